@@ -1,0 +1,219 @@
+"""The command line: ``python -m moee_core animate | emotions | inspect | evaluate``.
+
+Exit code 0 on success, 2 for anything the user can put right (one line on standard error, no traceback),
+130 when interrupted. An output file appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from .errors import MoEEError
+
+MAX_MESSAGE = 300
+EMBEDDED = Path(__file__).parent / "assets" / "embedded.safetensors"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        return options.run(options)
+    except (MoEEError, ValueError, OSError) as error:
+        message = " ".join(str(error).split())
+        if len(message) > MAX_MESSAGE - 7:
+            message = message[: MAX_MESSAGE - 8] + "…"
+        sys.stderr.write(f"error: {message}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped\n")
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m moee_core", description="Emotional talking portraits.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    animate = commands.add_parser("animate", help="make a portrait speak a recording with an emotion")
+    animate.add_argument("--portrait", required=True, help="a picture with one face that fills the frame")
+    animate.add_argument("--audio", required=True, help="a recording of speech (anything PyAV reads)")
+    animate.add_argument("--emotion", default="neutral", help='a blend or timeline: "happy:0.8", "0 neutral; 2 sad"')
+    animate.add_argument("--output", required=True, help="the video to write (.mp4, .mov or .mkv)")
+    animate.add_argument("--contact-sheet", help="also write a picture of evenly spaced frames (.png or .jpg)")
+    animate.add_argument("--model", default=str(EMBEDDED), help="a checkpoint; the embedded model if not given")
+    animate.add_argument("--steps", type=int, default=4, help="sampling steps per window (default 4)")
+    animate.add_argument("--seed", type=int, default=0, help="the same seed gives the same video")
+    animate.add_argument("--emotion-guidance", type=float, default=1.0, help="above 1 exaggerates the emotion")
+    animate.add_argument("--audio-guidance", type=float, default=1.0, help="above 1 opens the mouth wider")
+    animate.add_argument("--size", type=int, default=256, help="side of the video in pixels (default 256)")
+    animate.set_defaults(run=_animate)
+
+    emotions = commands.add_parser("emotions", help="list labels, compounds and the grammar")
+    emotions.set_defaults(run=_emotions)
+
+    inspect = commands.add_parser("inspect", help="say what a checkpoint is")
+    inspect.add_argument("file", help="a .safetensors file")
+    inspect.add_argument("--json", action="store_true", help="print everything as JSON")
+    inspect.set_defaults(run=_inspect)
+
+    evaluate = commands.add_parser("evaluate", help="measure a checkpoint on an evaluation set")
+    evaluate.add_argument("set", help="a folder written by: python training/evaluation_set.py OUT")
+    evaluate.add_argument("--model", default=str(EMBEDDED), help="a checkpoint; the embedded model if not given")
+    evaluate.add_argument("--people", type=int, default=0, help="measure only the first N people (0 = all)")
+    evaluate.add_argument("--steps", type=int, default=4)
+    evaluate.add_argument("--emotion-guidance", type=float, default=1.0)
+    evaluate.add_argument("--audio-guidance", type=float, default=1.0)
+    evaluate.add_argument("--seed", type=int, default=0)
+    evaluate.add_argument("--report", help="also write the figures as JSON")
+    evaluate.set_defaults(run=_evaluate)
+    return parser
+
+
+def _animate(options: argparse.Namespace) -> int:
+    from .audio.read import read_audio
+    from .emotion.timeline import parse_emotion
+    from .pipeline import SamplingSettings, animate, reconstruction_error
+    from .portrait.image import read_portrait
+    from .video.encode import VideoWriter
+    from .video.frames import contact_sheet, write_image
+    from .weights.checkpoint import load_system
+
+    began = time.monotonic()
+    settings = SamplingSettings(
+        num_inference_steps=options.steps,
+        seed=options.seed,
+        emotion_guidance=options.emotion_guidance,
+        audio_guidance=options.audio_guidance,
+    )
+    if not 64 <= options.size <= 2048:
+        raise ValueError(f"--size must be between 64 and 2048 pixels, got {options.size}")
+    timeline = parse_emotion(options.emotion)
+    portrait = read_portrait(options.portrait)
+    waveform = read_audio(options.audio)
+    system, info = load_system(options.model)
+    _warn_outside_domain(reconstruction_error(system, portrait), info.domain, options.portrait)
+    progress = _ProgressLine("frames")
+    frames = animate(system, portrait, waveform, timeline, settings, progress)
+    shown: list[np.ndarray] = []
+    with VideoWriter(
+        options.output, width=options.size, height=options.size, fps=system.config.fps, waveform=waveform
+    ) as writer:
+        for frame in _resized(frames, options.size):
+            writer.write(frame)
+            if options.contact_sheet:
+                shown.append(frame)
+    progress.end()
+    if options.contact_sheet:
+        chosen = np.linspace(0, len(shown) - 1, min(24, len(shown))).round().astype(int)
+        labels = [f"{i / system.config.fps:.2f} s" for i in chosen]
+        write_image(options.contact_sheet, contact_sheet([shown[i] for i in chosen], 6, labels))
+    sys.stdout.write(f"{options.output}: {time.monotonic() - began:.1f} s for {waveform.duration:.2f} s of speech\n")
+    return 0
+
+
+def _resized(frames: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """Frames at the side asked for, cubic up and area down."""
+    import cv2
+
+    for frame in frames:
+        if frame.shape[0] == size:
+            yield frame
+        else:
+            how = cv2.INTER_CUBIC if size > frame.shape[0] else cv2.INTER_AREA
+            yield cv2.resize(frame, (size, size), interpolation=how)
+
+
+def _warn_outside_domain(error: float, domain: dict[str, float], name: str) -> None:
+    limit = domain.get("reconstruction_error")
+    if limit is not None and error > limit:
+        sys.stderr.write(
+            f"warning: {Path(name).name} does not look like what this model was trained on (reconstruction error "
+            f"{error:.1f}, usual below {limit:.1f}); expect a poor face. The embedded model knows drawn faces that "
+            "fill the frame: crop closely, or use one of moee_core/assets/portraits.\n"
+        )
+
+
+class _ProgressLine:
+    """``frames 36/150`` on standard error, rewritten in place on a terminal, quiet otherwise."""
+
+    def __init__(self, what: str):
+        self.what = what
+        self.live = sys.stderr.isatty()
+
+    def __call__(self, done: int, total: int) -> None:
+        if self.live:
+            sys.stderr.write(f"\r{self.what} {done}/{total}")
+            sys.stderr.flush()
+
+    def end(self) -> None:
+        if self.live:
+            sys.stderr.write("\n")
+
+
+def _emotions(_options: argparse.Namespace) -> int:
+    from .emotion.vocabulary import COMPOUNDS, LABELS, TRAINED_COMPOUNDS
+
+    lines = ["labels:    " + ", ".join(LABELS)]
+    lines += ["compounds: " + ", ".join(f"{n}{'' if n in TRAINED_COMPOUNDS else '*'}" for n in COMPOUNDS)]
+    lines += ["           (* not among the compounds the experts' gates were trained on)"]
+    lines += ['blend:     happy | happy:0.6 | "happy:0.6 + surprised:0.4" | "happily surprised 0.8"   (sum up to 1.5)']
+    lines += ['timeline:  "0 neutral; 1.5 happy ease 0.4; 3 surprised:1.2; 4.5 sad"   (seconds rising)']
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from .weights.checkpoint import inspect_checkpoint
+
+    info = inspect_checkpoint(options.file)
+    if options.json:
+        body = {"config": asdict(info.config), "metadata": info.metadata, "parameters": info.parameters}
+        sys.stdout.write(json.dumps(body, indent=1) + "\n")
+        return 0
+    unet = info.config.unet
+    rows = {
+        "file": f"{info.path} ({info.path.stat().st_size / 1e6:.2f} MB)",
+        "architecture": f"{info.metadata['architecture']}, format {info.metadata['format']}",
+        "parameters": f"{info.parameters:,} in {len(info.shapes)} tensors ({', '.join(sorted(set(info.dtypes.values())))})",
+        "picture": f"{info.config.image_size} px, {info.config.fps:g} fps, windows of {info.config.window_frames} frames",
+        "denoiser": f"widths {unet.block_widths}, {unet.experts} experts, {unet.prediction_type}",
+        "licence": info.metadata.get("licence", "not stated"),
+        "data licence": info.metadata.get("data_licence", "not stated"),
+        "trained": info.metadata.get("trained", "not stated"),
+    }
+    sys.stdout.write("\n".join(f"{name + ':':14}{value}" for name, value in rows.items()) + "\n")
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from .metrics.evaluate import evaluate_folder, format_report
+    from .pipeline import SamplingSettings
+    from .weights.checkpoint import load_system
+
+    system, _ = load_system(options.model)
+    settings = SamplingSettings(
+        num_inference_steps=options.steps,
+        seed=options.seed,
+        emotion_guidance=options.emotion_guidance,
+        audio_guidance=options.audio_guidance,
+    )
+    report = evaluate_folder(
+        system, Path(options.set), settings, people=options.people, on_progress=_ProgressLine("people")
+    )
+    sys.stdout.write(format_report(report))
+    if options.report:
+        Path(options.report).write_text(json.dumps(report, indent=1), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""Recordings in, features per video frame out."""

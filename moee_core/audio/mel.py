@@ -1,0 +1,58 @@
+"""Log-mel spectrogram at 100 frames a second, from 16 kHz mono.
+
+Shapes: samples (S,) in [-1, 1] -> (ceil(S / 160), MELS) float32, natural log of mel power over 25 ms Hann windows,
+scaled to about unit range. Frame i is centred on sample 160 i + 80.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SAMPLE_RATE = 16000
+HOP = 160
+WINDOW = 400
+FFT = 512
+MELS = 40
+FLOOR = 1e-5
+
+
+@lru_cache(maxsize=2)
+def mel_filters(mels: int = MELS, low: float = 60.0, high: float = 7600.0) -> Tensor:
+    """(FFT / 2 + 1, mels) triangular filters, evenly spaced on the HTK mel scale, peak 1."""
+
+    def to_mel(hertz: Tensor) -> Tensor:
+        return 2595.0 * torch.log10(1.0 + hertz / 700.0)
+
+    edges = torch.linspace(float(to_mel(torch.tensor(low))), float(to_mel(torch.tensor(high))), mels + 2)
+    edges = 700.0 * (10.0 ** (edges / 2595.0) - 1.0)
+    bins = torch.linspace(0.0, SAMPLE_RATE / 2, FFT // 2 + 1)[:, None]
+    rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
+    return torch.minimum(rising, falling).clamp_min(0.0)
+
+
+def log_mel(samples: Tensor) -> Tensor:
+    """(S,) -> (ceil(S / HOP), MELS)."""
+    frames = -(-samples.shape[0] // HOP)
+    lead = WINDOW // 2 - HOP // 2
+    total = (frames - 1) * HOP + WINDOW
+    padded = F.pad(samples.float(), (lead, max(0, total - lead - samples.shape[0])))
+    windows = padded.unfold(0, WINDOW, HOP)[:frames] * torch.hann_window(WINDOW)
+    power = torch.fft.rfft(windows, FFT).abs() ** 2
+    return ((power @ mel_filters() + FLOOR).log() + 4.0) / 4.0
+
+
+def normalise_level(samples: Tensor, target: float = 0.1, quiet: float = 0.003) -> Tensor:
+    """Bring the loud parts of a recording (95th percentile of 25 ms RMS) to ``target``.
+
+    Recordings quieter than ``quiet`` (-50 dBFS) are silence: they are left alone, not turned into loud noise.
+    """
+    if samples.numel() == 0:
+        return samples
+    blocks = F.pad(samples, (0, -samples.numel() % WINDOW)).view(-1, WINDOW)
+    level = float(blocks.square().mean(dim=1).sqrt().quantile(0.95)) if blocks.shape[0] < 1_000_000 else target
+    return samples if level < quiet else samples * (target / level)

@@ -1,0 +1,1 @@
+"""Schedules, prediction types, guidance, windows, the sampling loop."""

@@ -1,0 +1,1 @@
+"""Mixture of emotion experts: gates, experts, the mixture."""

@@ -1,0 +1,1 @@
+"""Measurements of talking portraits; every figure names its instrument."""

@@ -1,0 +1,1 @@
+"""ReferenceNet, denoiser, autoencoder: every weight comes from the injected operations."""

@@ -1,0 +1,126 @@
+"""The UNet skeleton that ReferenceNet and the denoiser share: Stable Diffusion 1.5's down, mid and up path.
+
+Shapes (legend for this file):
+    N frames, C channels, H W latent grid, E time-embedding width; ``sites`` are the places where a spatial
+    transformer sits, numbered in the order they run: down blocks, mid block, up blocks.
+
+A subclass of ``Site`` decides what happens around each spatial transformer (audio, experts, temporal attention).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ..ops import Build
+from .blocks import Downsample, ResnetBlock, Upsample
+from .config import PortraitUNetConfig
+
+MakeSite = Callable[[int], nn.Module]
+RunSite = Callable[[nn.Module, Tensor], Tensor]
+
+
+class DownBlock(nn.Module):
+    """``layers_per_block`` times (residual block, site), then a downsampling except at the last level."""
+
+    def __init__(self, config: PortraitUNetConfig, level: int, make_site: MakeSite, build: Build):
+        super().__init__()
+        widths = config.block_widths
+        before = widths[max(level - 1, 0)]
+        count, width = config.layers_per_block, widths[level]
+        self.resnets = nn.ModuleList(
+            ResnetBlock(before if i == 0 else width, width, config.time_width, config.norm_groups, build)
+            for i in range(count)
+        )
+        self.sites = nn.ModuleList(make_site(width) for _ in range(count if config.attention_levels[level] else 0))
+        self.downsample = Downsample(width, build) if level + 1 < len(widths) else None
+
+    def forward(self, x: Tensor, emb: Tensor, run: RunSite) -> tuple[Tensor, list[Tensor]]:
+        skips = []
+        for index, resnet in enumerate(self.resnets):
+            x = resnet(x, emb)
+            if index < len(self.sites):
+                x = run(self.sites[index], x)
+            skips.append(x)
+        if self.downsample is not None:
+            x = self.downsample(x)
+            skips.append(x)
+        return x, skips
+
+
+class MidBlock(nn.Module):
+    """Residual block, site, residual block."""
+
+    def __init__(self, config: PortraitUNetConfig, make_site: MakeSite, build: Build):
+        super().__init__()
+        width = config.block_widths[-1]
+        self.resnets = nn.ModuleList(
+            ResnetBlock(width, width, config.time_width, config.norm_groups, build) for _ in range(2)
+        )
+        self.sites = nn.ModuleList([make_site(width)])
+
+    def forward(self, x: Tensor, emb: Tensor, run: RunSite) -> Tensor:
+        x = run(self.sites[0], self.resnets[0](x, emb))
+        return self.resnets[1](x, emb)
+
+
+class UpBlock(nn.Module):
+    """``layers_per_block + 1`` times (concatenate a skip, residual block, site), then an upsampling except at level 0."""
+
+    def __init__(self, config: PortraitUNetConfig, level: int, make_site: MakeSite, build: Build):
+        super().__init__()
+        widths = config.block_widths
+        width = widths[level]
+        below = widths[min(level + 1, len(widths) - 1)]
+        count = config.layers_per_block + 1
+        skips = [width] * config.layers_per_block + [widths[max(level - 1, 0)]]
+        self.resnets = nn.ModuleList(
+            ResnetBlock((below if i == 0 else width) + skips[i], width, config.time_width, config.norm_groups, build)
+            for i in range(count)
+        )
+        self.sites = nn.ModuleList(make_site(width) for _ in range(count if config.attention_levels[level] else 0))
+        self.upsample = Upsample(width, build) if level > 0 else None
+
+    def forward(self, x: Tensor, skips: list[Tensor], emb: Tensor, run: RunSite) -> Tensor:
+        for index, resnet in enumerate(self.resnets):
+            x = resnet(torch.cat([x, skips.pop()], dim=1), emb)
+            if index < len(self.sites):
+                x = run(self.sites[index], x)
+        if self.upsample is not None:
+            height, width = skips[-1].shape[-2:]
+            x = self.upsample(x, (height, width))
+        return x
+
+
+class Backbone(nn.Module):
+    """conv_in - down blocks - mid block - up blocks. ``run`` is called with each site and its input, in order.
+
+    ``to_last_site`` leaves out what would run behind the last site: a network whose only output is its sites.
+    """
+
+    def __init__(
+        self, config: PortraitUNetConfig, inputs: int, make_site: MakeSite, build: Build, to_last_site: bool = False
+    ):
+        super().__init__()
+        levels = range(len(config.block_widths))
+        first = config.attention_levels.index(True) if to_last_site else 0
+        self.conv_in = build.conv(inputs, config.block_widths[0])
+        self.down_blocks = nn.ModuleList(DownBlock(config, level, make_site, build) for level in levels)
+        self.mid_block = MidBlock(config, make_site, build)
+        self.up_blocks = nn.ModuleList(UpBlock(config, level, make_site, build) for level in reversed(levels[first:]))
+
+    def forward(self, x: Tensor, emb: Tensor, run: RunSite, added: Tensor | None = None) -> Tensor:
+        """``added`` (N, C0, H, W): spatial features added after conv_in."""
+        x = self.conv_in(x)
+        if added is not None:
+            x = x + added
+        skips = [x]
+        for block in self.down_blocks:
+            x, more = block(x, emb, run)
+            skips.extend(more)
+        x = self.mid_block(x, emb, run)
+        for block in self.up_blocks:
+            x = block(x, skips, emb, run)
+        return x

@@ -1,0 +1,111 @@
+"""One configuration for the whole SD-1.5 family: the embedded model and the full size differ only in numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..emotion.latents import EmotionToLatentsConfig
+from ..experts.mixture import GATE_POOLS, GATE_PRIORS, LOCAL_GATES
+
+
+@dataclass(frozen=True, kw_only=True)
+class PortraitUNetConfig:
+    """Sizes of ReferenceNet and denoiser. The defaults are Stable Diffusion 1.5's (MoEE, Hallo).
+
+    Widths are channels, ``heads`` a count at every level, ``motion_frames`` the k frames carried over from the
+    previous window. ``grid`` is the latent side the reference anchor's statistics were measured at.
+    """
+
+    latent_channels: int = 4
+    block_widths: tuple[int, ...] = (320, 640, 1280, 1280)
+    attention_levels: tuple[bool, ...] = (True, True, True, False)
+    layers_per_block: int = 2
+    heads: int = 8
+    norm_groups: int = 32
+    ff_multiple: int = 4
+    identity_width: int = 768
+    audio_width: int = 768
+    audio_time_embedding: bool = False
+    emotion_width: int = 768
+    experts: int = 6
+    local_gate: str = "output"
+    gate_pool: str = "clip"
+    gate_context: bool = False
+    gate_prior: str = "blend"
+    motion_frames: int = 2
+    motion_attentions: int = 2
+    motion_ff_multiple: int = 4
+    anchor: bool = False
+    grid: int = 64
+    beta_schedule: str = "linear"
+    zero_snr: bool = True
+    prediction_type: str = "v_prediction"
+
+    def __post_init__(self) -> None:
+        if len(self.block_widths) != len(self.attention_levels):
+            raise ValueError(
+                f"block_widths has {len(self.block_widths)} levels, attention_levels {len(self.attention_levels)}"
+            )
+        for width in self.block_widths:
+            if width % self.norm_groups or width % self.heads:
+                raise ValueError(
+                    f"block width {width} must be a multiple of norm_groups {self.norm_groups} and heads {self.heads}"
+                )
+        for name, value, allowed in (
+            ("local_gate", self.local_gate, LOCAL_GATES),
+            ("gate_pool", self.gate_pool, GATE_POOLS),
+            ("gate_prior", self.gate_prior, GATE_PRIORS),
+            ("prediction_type", self.prediction_type, ("v_prediction", "epsilon")),
+        ):
+            if value not in allowed:
+                raise ValueError(f"PortraitUNetConfig.{name} must be one of {', '.join(allowed)}; got {value!r}")
+        if self.anchor and self.prediction_type != "v_prediction":
+            raise ValueError("the reference anchor is defined for v_prediction only")
+        if self.zero_snr and self.prediction_type == "epsilon":
+            raise ValueError("zero terminal SNR needs v_prediction: at the last time-step epsilon says nothing of x_0")
+
+    @property
+    def time_width(self) -> int:
+        return 4 * self.block_widths[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioConfig:
+    """The audio side: features per video frame (``layers`` x ``width``), a window of frames, tokens for attention."""
+
+    layers: int = 12
+    width: int = 768
+    margin: int = 2
+    hidden: int = 512
+    tokens: int = 32
+    token_width: int = 768
+    encoder: str = "wav2vec2"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderConfig:
+    """Patch-linear autoencoder with convolutional refinement; ``widths`` at 1/8, 1/4 and 1/2 of the picture."""
+
+    latent_channels: int = 16
+    patch: int = 8
+    widths: tuple[int, int, int] = (96, 64, 32)
+    encoder_width: int = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class SystemConfig:
+    """Everything that defines a MoEE checkpoint."""
+
+    unet: PortraitUNetConfig
+    emotion: EmotionToLatentsConfig
+    audio: AudioConfig
+    autoencoder: AutoencoderConfig
+    image_size: int = 512
+    fps: float = 25.0
+    window_frames: int = 14
+
+
+FULL_SIZE = SystemConfig(
+    unet=PortraitUNetConfig(), emotion=EmotionToLatentsConfig(), audio=AudioConfig(), autoencoder=AutoencoderConfig()
+)
+"""MoEE on Stable Diffusion 1.5, as the paper and Hallo's public numbers describe it (512 x 512, 14 + 2 frames)."""

@@ -1,0 +1,70 @@
+"""Temporal attention over the frames of a window, and audio cross-attention.
+
+Shapes (legend for this file):
+    B clips, F frames, N = B * F, k motion frames, C width, H W grid, T = H * W, S audio tokens, A audio width
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ..ops import Build
+from .blocks import CrossAttention, FeedForward
+
+
+def temporal_positions(length: int, width: int, like: Tensor) -> Tensor:
+    """(length, width) sinusoidal table, sine and cosine interleaved (AnimateDiff's)."""
+    position = torch.arange(length, dtype=torch.float32, device=like.device)[:, None]
+    rate = torch.exp(torch.arange(0, width, 2, dtype=torch.float32, device=like.device) * (-math.log(10000.0) / width))
+    angles = position * rate
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).to(like.dtype)
+
+
+class MotionModule(nn.Module):
+    """Self-attention along time at every position of the grid (AnimateDiff's layout).
+
+    The last ``k`` frames of the previous window stand in front of the sequence at positions 0..k-1 as the reference
+    net's features of the same site; their outputs are dropped. So windows continue each other (MoEE 4.1, Hallo).
+    """
+
+    def __init__(self, width: int, heads: int, attentions: int, ff_multiple: int, groups: int, build: Build):
+        super().__init__()
+        self.norm = build.group_norm(groups, width, eps=1e-6)
+        self.proj_in = build.linear(width, width)
+        self.norms = nn.ModuleList(build.layer_norm(width) for _ in range(attentions))
+        self.attentions = nn.ModuleList(CrossAttention(width, width, heads, build) for _ in range(attentions))
+        self.ff_norm = build.layer_norm(width) if ff_multiple else None
+        self.ff = FeedForward(width, ff_multiple, build) if ff_multiple else None
+        self.proj_out = build.linear(width, width)
+
+    def forward(self, x_NCHW: Tensor, motion_BkTC: Tensor | None, frames: int, options: dict | None = None) -> Tensor:
+        n, c, height, width = x_NCHW.shape
+        tokens = self.norm(x_NCHW).flatten(2).transpose(1, 2).reshape(n // frames, frames, height * width, c)
+        lead = 0
+        if motion_BkTC is not None:
+            lead = motion_BkTC.shape[1]
+            tokens = torch.cat([motion_BkTC.to(tokens.dtype), tokens], dim=1)
+        sequence = self.proj_in(tokens).transpose(1, 2).reshape(-1, lead + frames, c)  # (B*T, k+F, C)
+        positions = temporal_positions(lead + frames, c, sequence)
+        for norm, attention in zip(self.norms, self.attentions, strict=True):
+            sequence = sequence + attention(norm(sequence) + positions, None, options)
+        if self.ff is not None and self.ff_norm is not None:
+            sequence = sequence + self.ff(self.ff_norm(sequence))
+        update = self.proj_out(sequence[:, lead:])
+        update = update.view(n // frames, height * width, frames, c).permute(0, 2, 3, 1).reshape(n, c, height, width)
+        return x_NCHW + update
+
+
+class AudioAttention(nn.Module):
+    """X + CrossAttn(LN(X), audio tokens of the frame); the tokens cover a window of frames around it."""
+
+    def __init__(self, width: int, audio_width: int, heads: int, build: Build):
+        super().__init__()
+        self.norm = build.layer_norm(width)
+        self.attention = CrossAttention(width, audio_width, heads, build)
+
+    def forward(self, x_NTC: Tensor, audio_NSA: Tensor, options: dict | None = None) -> Tensor:
+        return x_NTC + self.attention(self.norm(x_NTC), audio_NSA, options)

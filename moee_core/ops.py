@@ -1,0 +1,94 @@
+"""Where layers and attention come from.
+
+Every module that owns a weight takes ``operations``: any namespace with the attributes of ``Operations`` that behave
+like ``torch.nn``'s. In training and on the command line it is ``torch.nn``; inside ComfyUI the nodes pass one of
+``comfy.ops``' namespaces, whose layers are cast, streamed and partially loaded by the host. Attention is a function
+with ComfyUI's signature. Model code therefore never mentions a device and never touches a weight directly.
+
+Shapes: q ``(B, N, heads*D)``, k and v ``(B, M, heads*D)`` -> ``(B, N, heads*D)``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Operations(Protocol):
+    """The layer classes a network may ask for."""
+
+    Linear: Any
+    Conv2d: Any
+    Conv1d: Any
+    GroupNorm: Any
+    LayerNorm: Any
+    Embedding: Any
+
+
+class Attention(Protocol):
+    """ComfyUI's attention signature; the host decides which kernel runs."""
+
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None, **options: Any
+    ) -> Tensor: ...
+
+
+def torch_attention(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None, **options: Any) -> Tensor:
+    """softmax(Q K^T / sqrt(D)) V per head (MoEE Eq. 1), through PyTorch's fused kernel.
+
+    ``options`` takes what ComfyUI passes along (``transformer_options``, ``skip_reshape``) and is not used here.
+    """
+    batch, _, width = q.shape
+
+    def split(x: Tensor) -> Tensor:
+        return x.view(batch, -1, heads, width // heads).transpose(1, 2)
+
+    out = F.scaled_dot_product_attention(split(q), split(k), split(v), attn_mask=mask)
+    return out.transpose(1, 2).reshape(batch, -1, width)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Build:
+    """What every constructor needs: the layer namespace, the attention function, dtype and device.
+
+    ``dtype`` and ``device`` of ``None`` mean PyTorch's defaults.
+    """
+
+    operations: Any = nn
+    attention: Any = torch_attention
+    dtype: torch.dtype | None = None
+    device: Any = None
+
+    def linear(self, inputs: int, outputs: int, bias: bool = True) -> nn.Module:
+        return self.operations.Linear(inputs, outputs, bias=bias, dtype=self.dtype, device=self.device)
+
+    def conv(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Module:
+        return self.operations.Conv2d(
+            inputs, outputs, kernel, stride=stride, padding=kernel // 2, dtype=self.dtype, device=self.device
+        )
+
+    def patch_conv(self, inputs: int, outputs: int, size: int) -> nn.Module:
+        """A linear map of non-overlapping ``size`` x ``size`` patches."""
+        return self.operations.Conv2d(inputs, outputs, size, stride=size, dtype=self.dtype, device=self.device)
+
+    def conv1d(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Module:
+        return self.operations.Conv1d(
+            inputs, outputs, kernel, stride=stride, padding=kernel // 2, dtype=self.dtype, device=self.device
+        )
+
+    def group_norm(self, groups: int, width: int, eps: float = 1e-5) -> nn.Module:
+        return self.operations.GroupNorm(groups, width, eps=eps, dtype=self.dtype, device=self.device)
+
+    def layer_norm(self, width: int) -> nn.Module:
+        return self.operations.LayerNorm(width, dtype=self.dtype, device=self.device)
+
+    def embedding(self, count: int, width: int) -> nn.Module:
+        """A table of ``count`` learnable vectors in a leaf module of its own, so that a host can stream it."""
+        return self.operations.Embedding(count, width, dtype=self.dtype, device=self.device)
+
+
+DEFAULT_BUILD = Build()

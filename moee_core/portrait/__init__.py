@@ -1,0 +1,1 @@
+"""Pictures in, square portraits and face regions out."""

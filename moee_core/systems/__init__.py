@@ -1,0 +1,1 @@
+"""Each system wires the shared parts."""

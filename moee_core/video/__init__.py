@@ -1,0 +1,1 @@
+"""Streaming encode and decode."""

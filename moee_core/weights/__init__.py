@@ -1,0 +1,1 @@
+"""Strict checkpoints: one safetensors file with its architecture in the metadata."""

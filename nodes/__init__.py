@@ -1,0 +1,24 @@
+"""The ComfyUI side of the project: the only room that may import ComfyUI.
+
+Each node is a schema and one call into ``moee_core``. ComfyUI is imported inside ``make_extension``, so that this
+package can be imported, and its parts tested, where there is no ComfyUI.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from comfy_api.latest import ComfyExtension
+
+
+def make_extension() -> ComfyExtension:
+    """Return the extension ComfyUI registers. Raises ImportError outside ComfyUI 0.14 or newer."""
+    from comfy_api.latest import ComfyExtension, io
+
+    class MoEEExtension(ComfyExtension):
+        async def get_node_list(self) -> list[type[io.ComfyNode]]:
+            """Every node of the pack; version 0.1 has none yet."""
+            return []
+
+    return MoEEExtension()

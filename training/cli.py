@@ -1,0 +1,29 @@
+"""The training command line: ``python training/train.py CONFIG [--stop-after STAGE]``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+
+from moee_core.errors import MoEEError
+from training.config import load_config
+from training.run import STAGES, run
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="train.py", description="Train a talking-portrait model, stage by stage.")
+    parser.add_argument("config", help="a file of training/configs")
+    parser.add_argument("--stop-after", choices=STAGES, help="end after this stage; a later call continues")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
+    try:
+        path = run(load_config(options.config), options.stop_after)
+    except (MoEEError, ValueError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; the same command continues from the last checkpoint\n")
+        return 130
+    sys.stdout.write(f"{path}\n")
+    return 0

@@ -1,0 +1,263 @@
+"""Training configuration: one TOML file, read strictly into frozen dataclasses.
+
+Every setting has a default in the classes below; an unknown key is an error that names the nearest known one.
+``[stages.NAME]`` tables are run in the order autoencoder, audio, reference, experts, gates.
+
+Raises ``ConfigError`` (a ``ValueError``) for a missing file, broken TOML, unknown or ill-typed settings.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import sys
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from moee_core.emotion.latents import EmotionToLatentsConfig
+from moee_core.errors import MoEEError
+from moee_core.networks.config import AudioConfig, AutoencoderConfig, PortraitUNetConfig, SystemConfig
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # Python 3.10 has no TOML reader in its standard library
+    import tomli as tomllib
+
+
+class ConfigError(MoEEError, ValueError):
+    """A training configuration cannot be used."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """The cached clips of the face world. ``sentences`` limits the speech used (0 = all of the training split)."""
+
+    clips: int = 3600
+    frames: int = 20
+    image_size: int = 128
+    shard: int = 200
+    workers: int = 2
+    neutral: float = 0.12
+    compound: float = 0.16
+    blend: float = 0.14
+    contempt: float = 0.04
+    silent: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.neutral + self.compound + self.blend + self.contempt >= 1:
+            raise ValueError("data: neutral + compound + blend + contempt must leave room for single emotions")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """What every stage has. ``iterations`` of 0 skips the stage.
+
+    ``ema`` is the decay of the averaged weights (reached after a warm-up), ``clip`` the gradient norm.
+    """
+
+    iterations: int = 1000
+    batch_size: int = 4
+    learning_rate: float = 1e-3
+    final_rate: float = 0.03
+    weight_decay: float = 0.01
+    warmup: int = 60
+    decay_from: float = 0.6
+    ema: float = 0.998
+    clip: float = 1.0
+    save_every: int = 250
+    validate_every: int = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderStage(StageConfig):
+    """``pca_frames`` frames give the closed-form start; ``latent_noise`` makes the decoder forgiving."""
+
+    batch_size: int = 10
+    learning_rate: float = 1.5e-3
+    pca_frames: int = 2000
+    latent_noise: float = 0.08
+    edge_weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioStage(StageConfig):
+    """``augmentations`` noisy copies of every utterance are used."""
+
+    batch_size: int = 24
+    learning_rate: float = 2e-3
+    augmentations: int = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionStage(StageConfig):
+    """What stages 1, 2a and 2b share.
+
+    ``window``: frames of a training clip. Time-steps are logit-normal(``time_mean``, ``time_std``) over 0..999, and
+    with probability ``time_last`` the last one. ``noise_sharing``: part of the noise common to a clip's frames.
+    Drops: ``audio_drop`` zeroes the audio tokens, ``motion_drop`` repeats the portrait as motion frames (first
+    window), ``motion_noise`` roughens motion frames. ``other_reference``: probability that the portrait shows another
+    emotion than neutral. ``mouth_mask``: probability that its mouth is masked. ``region_weight``: weights of mouth
+    and eyes in the loss; ``scale_power`` tempers the weight of each position by how much it moves;
+    ``spatial_weight`` is lambda of the time-step-aware spatial loss (MoEE Eq. 7; pixel L1, on one frame per clip).
+    """
+
+    batch_size: int = 3
+    window: int = 12
+    time_mean: float = 1.0
+    time_std: float = 1.3
+    time_last: float = 0.15
+    noise_sharing: float = 0.2
+    audio_drop: float = 0.08
+    motion_drop: float = 0.3
+    motion_noise: float = 0.1
+    other_reference: float = 0.25
+    mouth_mask: float = 0.1
+    mouth_weight: float = 3.0
+    eye_weight: float = 2.0
+    scale_power: float = 0.8
+    spatial_weight: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertsStage(DiffusionStage):
+    """Stage 2a. ``init``: experts start as copies of stage 1's emotion attention (``upcycle``) or at ``zero``.
+
+    Masked noisy emotion sampling (MoEE 4.2): with ``other_emotion`` the portrait comes from another emotion of the
+    same person and with ``neutral_reference`` from a neutral picture, else from the clip's own emotion; a portrait
+    of another emotion or neutral has its mouth masked with ``mask_probability``. ``label_noise``: reading B.
+    """
+
+    init: str = "upcycle"
+    train_latents: bool = False
+    other_emotion: float = 0.3
+    neutral_reference: float = 0.5
+    mask_probability: float = 0.4
+    label_noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.init not in ("upcycle", "zero"):
+            raise ValueError(f"stages.experts.init must be upcycle or zero, got {self.init!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatesStage(DiffusionStage):
+    """Stage 2b. ``gate_weight``: weight of the cross-entropy that ties the global gates to the known blend."""
+
+    gate_weight: float = 0.1
+    local_bias: float = 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagesConfig:
+    autoencoder: AutoencoderStage = field(default_factory=AutoencoderStage)
+    audio: AudioStage = field(default_factory=AudioStage)
+    reference: DiffusionStage = field(default_factory=DiffusionStage)
+    experts: ExpertsStage = field(default_factory=ExpertsStage)
+    gates: GatesStage = field(default_factory=GatesStage)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SystemTables:
+    """``[system.…]``: the sizes of the model that is trained."""
+
+    unet: PortraitUNetConfig
+    emotion: EmotionToLatentsConfig
+    audio: AudioConfig
+    autoencoder: AutoencoderConfig
+
+    def build(self, image_size: int, window: int) -> SystemConfig:
+        return SystemConfig(
+            unet=self.unet,
+            emotion=self.emotion,
+            audio=self.audio,
+            autoencoder=self.autoencoder,
+            image_size=image_size,
+            window_frames=window,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """The whole file. ``precision`` is bf16 (autocast) or fp32; ``threads`` 0 leaves PyTorch's choice."""
+
+    name: str
+    system: SystemTables
+    seed: int = 0
+    precision: str = "bf16"
+    device: str = "cpu"
+    threads: int = 0
+    cache: str = "cache"
+    runs: str = "runs"
+    data: DataConfig = field(default_factory=DataConfig)
+    stages: StagesConfig = field(default_factory=StagesConfig)
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("bf16", "fp32"):
+            raise ValueError(f"precision must be bf16 or fp32, got {self.precision!r}")
+
+
+def load_config(path: str | Path) -> TrainConfig:
+    """Read and check one TOML file."""
+    path = Path(path)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the training configuration {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    return from_table(TrainConfig, table, "")
+
+
+def from_table(kind: Any, table: Any, where: str) -> Any:
+    """A dataclass from a TOML table, strictly: unknown and ill-typed settings are errors with their full name."""
+    if not isinstance(table, dict):
+        raise ConfigError(f"{where or 'the file'} must be a table, got {type(table).__name__}")
+    hints = typing.get_type_hints(kind)
+    known = {f.name: f for f in dataclasses.fields(kind)}
+    values = {}
+    for key, value in table.items():
+        name = f"{where}.{key}" if where else key
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
+            raise ConfigError(f"{name}: no such setting in {kind.__name__}{hint}")
+        values[key] = _value(hints[key], value, name)
+    missing = [
+        name
+        for name, f in known.items()
+        if name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ConfigError(f"{where or 'the file'}: missing setting {missing[0]!r}")
+    try:
+        return kind(**values)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}" if where else str(error)) from error
+
+
+def _value(hint: Any, value: Any, name: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return from_table(hint, value, name)
+    origin = typing.get_origin(hint)
+    if origin is tuple:
+        inner = typing.get_args(hint)[0]
+        if not isinstance(value, list):
+            raise ConfigError(f"{name} must be a list, got {value!r}")
+        return tuple(_value(inner, item, f"{name}[{i}]") for i, item in enumerate(value))
+    if origin in (typing.Union, types.UnionType):
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise ConfigError(f"{name} must be {hint.__name__}, got {value!r}")
+    return value
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain nested dict with lists, for JSON and metadata."""
+    return dataclasses.asdict(config)

@@ -1,0 +1,213 @@
+"""The cached clips of the face world: rendered once, kept under a hash of everything that shapes them.
+
+A cache folder ``clips-HASH`` holds shards of ``shard`` clips as plain ``.npy`` files (legend: N clips, L frames, S side):
+    frames (N, L, S, S, 3) uint8         references (N, 3, S, S, 3) uint8: neutral, same emotion, another emotion
+    mouths (N, 3, 4) float32             mouth box of each reference, in pixels x0 y0 x1 y1
+    mel    (N, 4 (L + 2 PAD), MELS) float16   log-mel around the clip, PAD video frames either side
+    viseme (N, L, 4), emotion (N, L, 8) float32
+and ``regions.npy`` (2, S, S) float32: how often a pixel belongs to the mouth, to eyes and brows.
+
+Rendering needs cv2 and the speech bank; reading needs numpy alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import multiprocessing
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from moee_core.audio.mel import HOP, log_mel, normalise_level
+from training.config import DataConfig
+
+log = logging.getLogger(__name__)
+
+PAD = 8
+"""Video frames of context kept on either side of a clip's audio."""
+FIELDS = ("frames", "references", "mouths", "mel", "viseme", "emotion")
+SOURCES = ("face_world", "data/clips.py")
+
+
+@dataclass(frozen=True)
+class ClipCache:
+    """Memory-mapped shards of one cache, joined along clips."""
+
+    folder: Path
+    config: DataConfig
+
+    def load(self, name: str, in_memory: bool = False) -> list[np.ndarray]:
+        """The shards of one field, memory-mapped."""
+        mode = None if in_memory else "r"
+        return [np.load(self.folder / f"{name}-{i:04d}.npy", mmap_mode=mode) for i in range(shard_count(self.config))]
+
+    def joined(self, name: str) -> np.ndarray:
+        """One field in memory."""
+        return np.concatenate(self.load(name))
+
+    def regions(self) -> np.ndarray:
+        return np.load(self.folder / "regions.npy")
+
+
+def shard_count(config: DataConfig) -> int:
+    return -(-config.clips // config.shard)
+
+
+def source_hash() -> str:
+    """Hash of the code and data that shape the clips, so that a change makes a new cache."""
+    root = Path(__file__).resolve().parents[1]
+    core = root.parent / "moee_core"
+    digest = hashlib.sha256()
+    files = [core / "emotion" / "action_units.py", core / "audio" / "mel.py", root / "data" / "clips.py"]
+    files += sorted(p for p in (root / "face_world").rglob("*") if p.is_file() and p.suffix in (".py", ".json", ".ogg"))
+    for path in files:
+        digest.update(path.name.encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def cache_folder(config: DataConfig, seed: int, cache: Path) -> Path:
+    settings = {k: v for k, v in asdict(config).items() if k != "workers"}
+    text = json.dumps([settings, seed, source_hash()], sort_keys=True)
+    return cache / f"clips-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def prepare_clips(config: DataConfig, seed: int, cache: Path) -> ClipCache:
+    """Render whatever shards are missing, with ``workers`` processes and a progress line; return the cache."""
+    folder = cache_folder(config, seed, cache)
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = [i for i in range(shard_count(config)) if not (folder / f"done-{i:04d}").exists()]
+    if missing:
+        log.info(
+            "rendering %d of %d shards of %d clips into %s", len(missing), shard_count(config), config.shard, folder
+        )
+        began = time.monotonic()
+        jobs = [(config, seed, index, str(folder)) for index in missing]
+        if config.workers > 1:
+            with multiprocessing.get_context("spawn").Pool(config.workers) as pool:
+                for done, _ in enumerate(pool.imap_unordered(_render_shard, jobs), 1):
+                    _report(done, len(jobs), began)
+        else:
+            for done, job in enumerate(jobs, 1):
+                _render_shard(job)
+                _report(done, len(jobs), began)
+    if not (folder / "regions.npy").exists():
+        _save(folder / "regions.npy", _regions(config.image_size))
+    return ClipCache(folder, config)
+
+
+def _report(done: int, total: int, began: float) -> None:
+    spent = time.monotonic() - began
+    log.info("  shard %d/%d, %.0f s left", done, total, spent / done * (total - done))
+
+
+def _render_shard(job: tuple[DataConfig, int, int, str]) -> int:
+    import cv2
+
+    from training.face_world.speech import load_speech
+
+    config, seed, index, folder = job
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    utterances = load_speech("train")
+    first = index * config.shard
+    count = min(config.shard, config.clips - first)
+    clips = [_render_clip(config, seed, first + i, utterances) for i in range(count)]
+    for name in FIELDS:
+        _save(Path(folder) / f"{name}-{index:04d}.npy", np.stack([clip[name] for clip in clips]))
+    (Path(folder) / f"done-{index:04d}").touch()
+    return index
+
+
+def _render_clip(config: DataConfig, seed: int, number: int, utterances: list) -> dict[str, np.ndarray]:
+    from training.face_world import performance as world
+    from training.face_world.render import face_regions, render
+    from training.face_world.splits import person, split_rng
+
+    rng = split_rng("train", number, purpose=1 + seed)
+    identity = person("train", number)
+    kinds = ("neutral", "compound", "blend", "contempt")
+    odds = [getattr(config, kind) for kind in kinds]
+    kind = str(rng.choice([*kinds, "single"], p=[*odds, 1 - sum(odds)]))
+    frames = config.frames
+    samples, mel, start, phonemes = _speech(rng, config, utterances)
+    total = start + frames
+    emotion = np.zeros((total, 8), np.float32)
+    emotion[start:] = world.random_timeline(rng, frames, kind)
+    emotion[:start] = emotion[start]
+    pose = world.reference_pose(rng)
+    clip = world.perform(rng, identity, emotion, samples=samples, phonemes=phonemes, base_pose=pose)
+    size = config.image_size
+    own = emotion[start + frames // 2]
+    other = world.random_emotion(rng, "single")
+    states = [
+        world.portrait_state(pose),
+        world.portrait_state(pose, own, identity.expressiveness, float(rng.choice([0.0, 0.3]))),
+        world.portrait_state(pose, other, identity.expressiveness, float(rng.choice([0.0, 0.3]))),
+    ]
+    return {
+        "frames": clip.render(identity, size, start, total),
+        "references": np.stack([render(identity, state, size) for state in states]),
+        "mouths": np.array([face_regions(identity, state, size)["mouth"] for state in states], np.float32),
+        "mel": mel.astype(np.float16),
+        "viseme": clip.viseme[start:],
+        "emotion": emotion[start:],
+    }
+
+
+def _speech(rng: np.random.Generator, config: DataConfig, utterances: list) -> tuple:
+    """A place in a random utterance (or silence): samples, log-mel of the clip with context, first frame, phonemes."""
+    frames = config.frames
+    if rng.random() < config.silent:
+        quiet = rng.normal(0.0, 10 ** rng.uniform(-5, -3), (frames + 2 * PAD) * 640).astype(np.float32)
+        return None, log_mel(torch.from_numpy(quiet)).numpy(), 0, ()
+    utterance = utterances[rng.integers(len(utterances))]
+    length = int(np.ceil(utterance.duration * 25))
+    start = int(rng.integers(0, max(1, length - frames + 6)))
+    wave = augment(rng, normalise_level(torch.from_numpy(utterance.samples)))
+    per_frame = 4 * HOP
+    wave = torch.nn.functional.pad(wave, (PAD * per_frame, (frames + 2 * PAD) * per_frame))
+    begin = start * per_frame
+    mel = log_mel(wave[begin : begin + (frames + 2 * PAD) * per_frame])
+    return utterance.samples, mel.numpy(), start, utterance.phonemes
+
+
+def augment(rng: np.random.Generator, wave: torch.Tensor) -> torch.Tensor:
+    """Another microphone and room: gain, spectral tilt, background noise."""
+    wave = wave * float(10 ** rng.uniform(-0.25, 0.25))
+    tilt = float(rng.uniform(-0.4, 0.4))
+    tilted = wave.clone()
+    tilted[1:] = wave[1:] + tilt * wave[:-1]
+    noise = torch.from_numpy(rng.normal(0.0, 10 ** rng.uniform(-4.5, -2.2), wave.shape[0]).astype(np.float32))
+    return tilted + noise
+
+
+def _regions(size: int) -> np.ndarray:
+    from training.face_world import performance as world
+    from training.face_world.render import face_regions
+    from training.face_world.splits import person, split_rng
+
+    out = np.zeros((2, size, size), np.float32)
+    people = 64
+    for number in range(people):
+        rng = split_rng("train", number, purpose=0)
+        boxes = face_regions(person("train", number), world.portrait_state(world.reference_pose(rng)), size)
+        for channel, names in enumerate((("mouth",), ("left_eye", "right_eye", "brows"))):
+            mask = np.zeros((size, size), bool)
+            for name in names:
+                x0, y0, x1, y1 = (round(v) for v in boxes[name])
+                mask[max(0, y0) : y1, max(0, x0) : x1] = True
+            out[channel] += mask / people
+    return out
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp.npy")
+    np.save(temporary, array)
+    os.replace(temporary, path)

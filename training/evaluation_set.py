@@ -1,0 +1,137 @@
+"""Write an evaluation set: test people, test voices, test sentences, and the instruments' calibration pictures.
+
+    python training/evaluation_set.py OUT [--people 50] [--split test|tune]
+
+One ``person-NNN.npz`` per person (see ``moee_core/metrics/evaluate.py``). It is a pure function of the face world, so
+the instruments are fixed before any model is trained. Takes about two seconds a person.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from moee_core.emotion.vocabulary import LABELS
+from moee_core.metrics.evaluate import CONDITIONS, LABEL_ORDER
+from moee_core.metrics.instrument import SIDE
+from training.face_world import performance as world
+from training.face_world.render import face_regions, render
+from training.face_world.rig import FaceState
+from training.face_world.speech import Utterance, load_speech
+from training.face_world.splits import person, split_rng
+from training.face_world.visemes import VISEME_OF
+
+CALIBRATION = 490
+IMAGE_SIZE = 128
+
+
+def calibration(rng: np.random.Generator, identity, pose: np.ndarray) -> dict[str, np.ndarray]:
+    """Random speech and emotion of one person, half of it a little blurred, with the truth."""
+    import cv2
+
+    shapes = [target for targets in VISEME_OF.values() for target in targets]
+    pictures, mouth, units, label = [], [], [], []
+    for number in range(CALIBRATION):
+        which = number % len(LABEL_ORDER)
+        name = LABEL_ORDER[which]
+        emotion = world.vector({} if name == "neutral" else {name: float(rng.uniform(0.5, 1.2))})
+        viseme = np.array(shapes[rng.integers(len(shapes))], np.float32) * rng.uniform(0.1, 1.0)
+        viseme = viseme + np.array(shapes[rng.integers(len(shapes))], np.float32) * rng.uniform(0.0, 0.4)
+        viseme[0] *= 1 - min(1.0, viseme[3])
+        viseme = np.clip(viseme, [0, -1, 0, 0], [1, 1, 1, 1]).astype(np.float32)
+        state = FaceState(
+            action_units=_units(rng, identity, emotion),
+            viseme=viseme,
+            pose=pose + np.array([*rng.normal(0, [0.012, 0.02, 0.016]), 0.0, 0.0], np.float32),
+            gaze=np.zeros(2, np.float32),
+            blink=float(rng.random() < 0.06),
+        )
+        picture = render(identity, state, SIDE)
+        if rng.random() < 0.5:
+            picture = cv2.GaussianBlur(picture, (0, 0), float(rng.uniform(0.3, 0.9)))
+        pictures.append(picture)
+        mouth.append(viseme[:2])
+        units.append(state.action_units)
+        label.append(which)
+    return {
+        "calibration": np.stack(pictures),
+        "mouth": np.stack(mouth),
+        "units": np.stack(units),
+        "label": np.array(label),
+    }
+
+
+def _units(rng: np.random.Generator, identity, emotion: np.ndarray) -> np.ndarray:
+    units = world.emotion_action_units(emotion[None])[0] * identity.expressiveness
+    units[:2] += rng.uniform(0.0, 0.2)  # brows rise with loudness, as in a performance
+    return np.clip(units, 0.0, world.MAX_UNIT).astype(np.float32)
+
+
+def clip(
+    rng: np.random.Generator, identity, pose: np.ndarray, label: str, utterance: Utterance
+) -> dict[str, np.ndarray]:
+    """One true performance of a label at full intensity."""
+    frames = int(np.ceil(utterance.duration * world.FPS))
+    emotion = np.tile(world.vector({} if label == "neutral" else {label: 1.0}), (frames, 1))
+    act = world.perform(rng, identity, emotion, samples=utterance.samples, phonemes=utterance.phonemes, base_pose=pose)
+    return {
+        "samples": utterance.samples.astype(np.float16),
+        "frames": act.render(identity, IMAGE_SIZE),
+        "viseme": act.viseme,
+        "emotion": np.array(label),
+        "label": np.array(label),
+        "mood": np.array(utterance.mood),
+        "face": np.array(face_regions(identity, world.portrait_state(pose), IMAGE_SIZE)["face"], np.float32),
+    }
+
+
+def make_person(split: str, number: int, utterances: list[Utterance]) -> dict[str, np.ndarray]:
+    """Everything about one test person."""
+    rng = split_rng(split, number, purpose=7)
+    identity = person(split, number)
+    pose = world.reference_pose(rng)
+    out = {"portrait": render(identity, world.portrait_state(pose), IMAGE_SIZE)}
+    out |= calibration(rng, identity, pose)
+    for offset, condition in enumerate(CONDITIONS):
+        label = LABEL_ORDER[(number + 3 * offset) % len(LABEL_ORDER)]
+        if condition == "neutral":
+            pool = [u for u in utterances if u.mood == "neutral"]
+        else:
+            pool = [u for u in utterances if u.mood not in ("neutral", label)]
+        chosen = clip(rng, identity, pose, label, pool[rng.integers(len(pool))])
+        out |= {f"{condition}_{key}": value for key, value in chosen.items()}
+    label = LABELS[1 + number % 6]
+    out["intensity_label"] = np.array(label)
+    out["intensity_target"] = world.emotion_action_units(world.vector({label: 1.0})[None])[0] * identity.expressiveness
+    return out
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Write an evaluation set of the face world.")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--people", type=int, default=50)
+    parser.add_argument("--split", choices=("tune", "test"), default="test")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    utterances = load_speech(options.split)
+    for number in range(options.people):
+        path = options.out / f"person-{number:03d}.npz"
+        if path.exists():
+            continue
+        temporary = options.out / f".person-{number:03d}.{os.getpid()}.npz"
+        np.savez(temporary, **make_person(options.split, number, utterances))
+        os.replace(temporary, path)
+        sys.stderr.write(f"\rperson {number + 1}/{options.people}")
+    sys.stderr.write("\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,159 @@
+"""One training run from first to last stage: data, stages in order, one safetensors file per finished stage.
+
+A run lives in ``RUNS/NAME``: configuration, log, training state, validation pictures, a file per stage and, at the
+end, ``model.safetensors``. Started again it continues where it stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from moee_core.networks.config import SystemConfig
+from moee_core.systems.moee import MoEESystem
+from moee_core.weights.checkpoint import load_system, save_system
+from training.config import ConfigError, TrainConfig, to_dict
+from training.data.clips import ClipCache, prepare_clips
+from training.data.latents import LatentClips, prepare_latents
+from training.loop import Stage, run_stage
+from training.stages import audio, autoencoder, moee
+
+log = logging.getLogger(__name__)
+
+STAGES = ("autoencoder", "audio", "reference", "experts", "gates")
+
+
+def run(config: TrainConfig, stop_after: str | None = None) -> Path:
+    """Train; return the path of the last finished stage's file."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    random.seed(config.seed)
+    np.random.seed(config.seed)  # libraries only; everything of ours draws from explicit generators
+    torch.manual_seed(config.seed)
+    folder = Path(config.runs) / config.name
+    _claim(folder, config)
+    runner = _Runner(config, folder)
+    last = folder / "none"
+    for name in STAGES:
+        last = runner.stage(name)
+        if name == stop_after:
+            return last
+    final = folder / "model.safetensors"
+    system, info = load_system(last)
+    save_system(final, system, metadata=_metadata(config, info.metadata), dtype=torch.float32)
+    log.info("done: %s", final)
+    return final
+
+
+def _claim(folder: Path, config: TrainConfig) -> None:
+    """A run folder belongs to one configuration; only lengths and places may change when it is continued."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "config.json"
+    wanted = _fixed(to_dict(config))
+    if path.exists():
+        found = _fixed(json.loads(path.read_text(encoding="utf-8")))
+        if found != json.loads(json.dumps(wanted)):
+            raise ConfigError(f"{folder} holds a run with other settings; change `name`, or delete the folder")
+        return
+    path.write_text(json.dumps(to_dict(config), indent=1), encoding="utf-8")
+
+
+def _fixed(table: dict) -> dict:
+    return {key: value for key, value in table.items() if key in ("seed", "system", "data", "precision")}
+
+
+class _Runner:
+    """Holds what the stages share, made when first needed."""
+
+    def __init__(self, config: TrainConfig, folder: Path):
+        self.config, self.folder = config, folder
+        self._cache: ClipCache | None = None
+        self._clips: LatentClips | None = None
+        self._writer = _tensorboard(folder)
+
+    @property
+    def cache(self) -> ClipCache:
+        if self._cache is None:
+            self._cache = prepare_clips(self.config.data, self.config.seed, Path(self.config.cache))
+        return self._cache
+
+    def clips(self, system: MoEESystem) -> LatentClips:
+        if self._clips is None:
+            self._clips = prepare_latents(self.cache, system.autoencoder, system.speech_encoder)
+        return self._clips
+
+    def stage(self, name: str) -> Path:
+        """Run one stage unless its file is there already."""
+        path = self.folder / f"{name}.safetensors"
+        if path.exists():
+            log.info("stage %s: finished before", name)
+            return path
+        system = self._start(name)
+        if getattr(self.config.stages, name).iterations:
+            stage = self._make(name, system)
+            figures = run_stage(stage, self.folder, self._writer)
+            log.info("stage %s: %s", name, "  ".join(f"{k} {v:.4f}" for k, v in figures.items()))
+        save_system(path, system.cpu(), dtype=torch.float32, metadata={"stage": name})
+        (self.folder / "state.pt").unlink(missing_ok=True)
+        return path
+
+    def _start(self, name: str) -> MoEESystem:
+        index = STAGES.index(name)
+        shared = self._system_config(experts=1 if name in ("autoencoder", "audio", "reference") else None)
+        if index == 0:
+            system = MoEESystem(shared)
+            moee.initialise(system, None, self.config.seed)
+            return system
+        system, _ = load_system(self.folder / f"{STAGES[index - 1]}.safetensors")
+        if name == "experts":
+            grown = MoEESystem(shared)
+            moee.grow_experts(system, grown, self.config.stages.experts.init, self.config.stages.gates.local_bias)
+            return grown
+        if name == "reference":
+            fresh = MoEESystem(shared)
+            moee.initialise(fresh, self.clips(system), self.config.seed)
+            fresh.autoencoder.load_state_dict(system.autoencoder.state_dict())
+            fresh.speech_encoder.load_state_dict(system.speech_encoder.state_dict())
+            return fresh
+        return system
+
+    def _system_config(self, experts: int | None) -> SystemConfig:
+        config = self.config.system.build(self.config.data.image_size, self.config.stages.reference.window)
+        if experts is None:
+            return config
+        return dataclasses.replace(config, unet=dataclasses.replace(config.unet, experts=experts))
+
+    def _make(self, name: str, system: MoEESystem) -> Stage:
+        config = self.config
+        if name == "autoencoder":
+            fresh = not (self.folder / "state.pt").exists()
+            return autoencoder.make_stage(config, self.cache, system.autoencoder, fresh)
+        if name == "audio":
+            return audio.make_stage(config, self.cache, system.speech_encoder)
+        clips = self.clips(system)
+        system.to(config.device)
+        make = {"reference": moee.reference_stage, "experts": moee.experts_stage, "gates": moee.gates_stage}[name]
+        return make(config, system, clips, self.cache.regions())
+
+
+def _metadata(config: TrainConfig, stage: dict[str, str]) -> dict[str, str]:
+    steps = {name: getattr(config.stages, name).iterations for name in STAGES}
+    return {
+        "stage": stage.get("stage", ""),
+        "trained": json.dumps({"name": config.name, "seed": config.seed, "iterations": steps}),
+        "data_licence": "procedural faces; speech synthesised with flite (CMU licence)",
+    }
+
+
+def _tensorboard(folder: Path) -> object | None:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:  # optional: without it the run still writes log.jsonl
+        return None
+    return SummaryWriter(str(folder / "tensorboard"))

@@ -1,0 +1,175 @@
+"""What stages 1, 2a and 2b share: batches of clips, noise, and the weighted velocity loss.
+
+Shapes (legend for this file): B clips, F frames of a window, k motion frames, N = B * F, Z channels, h latent side
+
+Loss. L_latent (MoEE Eq. 6) on the velocity. With the reference anchor its error is expressed in the network's own
+unit, (v^ - v)^2 w / r^2 (see portrait_unet.py), then weighted by how much a position moves (tempered by
+``scale_power``) and by mouth and eyes. L_spatial (Eq. 7): w(t) |I_p - I_GT| with w(t) = cos(t pi / 2T), I_p the
+decoded one-step estimate of one frame per clip, weighted by lambda = ``spatial_weight``.
+Every random choice is a function of (seed, sample, step).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moee_core.audio.projector import window_indices
+from moee_core.diffusion.sampler import to_x0
+from moee_core.diffusion.schedule import TRAIN_STEPS, alpha_sigma, alphas_cumprod
+from moee_core.networks.reference_net import ReferenceFeatures
+from moee_core.systems.moee import MoEESystem
+from training.config import DiffusionStage, TrainConfig
+from training.data.clips import PAD
+from training.data.latents import LatentClips
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """One training batch, everything on the training device."""
+
+    clean: Tensor  # (N, Z, h, h)
+    noise: Tensor  # (N, Z, h, h)
+    timesteps: Tensor  # (N,)
+    portrait: Tensor  # (B, Z, h, h)
+    motion: Tensor  # (B, k, Z, h, h)
+    speech: Tensor  # (N, W, K, D)
+    keep_audio: Tensor  # (N,) 0 or 1
+    emotion: Tensor  # (N, 8), on the CPU
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceChoice:
+    """Which portrait a sample gets: ``kind`` 0 neutral, 1 same emotion, 2 another; ``masked``: mouth greyed out."""
+
+    kind: int
+    masked: bool
+
+
+def choose_reference(settings: DiffusionStage, rng: np.random.Generator) -> ReferenceChoice:
+    """Stage 1 and 2b: mostly a neutral portrait."""
+    kind = int(rng.choice([1, 2])) if rng.random() < settings.other_reference else 0
+    return ReferenceChoice(kind=kind, masked=bool(rng.random() < settings.mouth_mask))
+
+
+class DiffusionTask:
+    """Batches and loss over a set of clips."""
+
+    def __init__(self, config: TrainConfig, system: MoEESystem, clips: LatentClips, regions: np.ndarray):
+        self.config, self.system, self.clips = config, system, clips
+        self.device = torch.device(config.device)
+        unet = system.config.unet
+        self.table = alphas_cumprod(unet.beta_schedule, zero_snr=unet.zero_snr)
+        self.regions = torch.from_numpy(regions)
+        self.held_out = max(1, len(clips) // 60)
+
+    def position_weight(self, settings: DiffusionStage) -> Tensor:
+        """(1, Z, h, h): mean 1."""
+        side = self.clips.latents.shape[-1]
+        mouth, eyes = torch.nn.functional.adaptive_avg_pool2d(self.regions, side)
+        weight = 1 + (settings.mouth_weight - 1) * mouth + (settings.eye_weight - 1) * eyes
+        pixel = self.system.autoencoder.decoder.linear.weight.detach().square().sum(dim=0).sqrt()  # (Z, 1, 1)
+        scale = (self.clips.change_std * pixel.cpu()).clamp_min(1e-3) ** settings.scale_power
+        weight = weight[None] * scale
+        return (weight / weight.mean())[None].to(self.device)
+
+    def batch(self, step: int, settings: DiffusionStage, numbers: list[int], choices: list[ReferenceChoice]) -> Batch:
+        """Samples ``numbers`` with the given portraits; everything else from (seed, sample, step)."""
+        window, k = settings.window, self.system.config.unet.motion_frames
+        clips, parts = self.clips, []
+        for number, choice in zip(numbers, choices, strict=True):
+            rng = np.random.default_rng([self.config.seed, 5, number, step])
+            generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
+            start = int(rng.integers(0, clips.latents.shape[1] - window - k + 1)) + k
+            clean = clips.latents[number, start : start + window].float()
+            pool = clips.masked if choice.masked else clips.references
+            portrait = pool[number, choice.kind].float()
+            motion = clips.latents[number, start - k : start].float()
+            if rng.random() < settings.motion_drop:
+                motion = portrait[None].expand_as(motion)
+            rough = torch.randn(motion.shape, generator=generator) * settings.motion_noise * float(rng.random())
+            noise = torch.randn(clean.shape, generator=generator)
+            common = torch.randn(clean.shape[1:], generator=generator)
+            noise = (1 - settings.noise_sharing) ** 0.5 * noise + settings.noise_sharing**0.5 * common
+            frames = window_indices(
+                clips.speech.shape[1], self.system.config.audio.margin, PAD + start, PAD + start + window
+            )
+            parts.append(
+                {
+                    "clean": clean,
+                    "noise": noise,
+                    "timesteps": torch.full((window,), draw_timestep(settings, rng)),
+                    "portrait": portrait[None],
+                    "motion": (motion + rough)[None],
+                    "speech": clips.speech[number][frames].float(),
+                    "keep_audio": torch.full((window,), float(rng.random() >= settings.audio_drop)),
+                    "emotion": clips.emotion[number, start : start + window],
+                }
+            )
+        merged = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        emotion = merged.pop("emotion")
+        return Batch(**{name: value.to(self.device) for name, value in merged.items()}, emotion=emotion)
+
+    def predict(self, batch: Batch, settings: DiffusionStage, *, gated: bool) -> tuple[Tensor, Tensor]:
+        """(velocity predicted, noisy latents)."""
+        alpha, sigma = (v[:, None, None, None] for v in alpha_sigma(batch.timesteps, self.table))
+        noisy = alpha * batch.clean + sigma * batch.noise
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            reference: ReferenceFeatures = self.system.reference_net.reference(batch.portrait, batch.motion)
+            audio = self.system.audio_projector(batch.speech) * batch.keep_audio[:, None, None]
+            emotion = self.system.emotion_context(batch.emotion.to(self.device), gated=gated)
+            velocity = self.system.denoiser(
+                noisy, batch.timesteps, frames=settings.window, reference=reference, audio_NSA=audio, emotion=emotion
+            )
+        return velocity.float(), noisy
+
+    def loss(
+        self, batch: Batch, settings: DiffusionStage, weight: Tensor, *, gated: bool
+    ) -> tuple[Tensor, dict[str, float]]:
+        velocity, noisy = self.predict(batch, settings, gated=gated)
+        alpha, sigma = (v[:, None, None, None] for v in alpha_sigma(batch.timesteps, self.table))
+        target = alpha * batch.noise - sigma * batch.clean
+        error = (velocity - target).square()
+        if self.system.config.unet.anchor:
+            std = self.system.denoiser.anchor_map(*error.shape[-2:], error.device).detach()
+            error = error * (alpha**2 * std**2 + sigma**2) / std**2
+        total = (error * weight).mean()
+        figures: dict[str, float] = {}
+        if settings.spatial_weight:
+            spatial = self._spatial(batch, settings, velocity, noisy, alpha, sigma)
+            figures["spatial"] = float(spatial.detach())
+            total = total + settings.spatial_weight * spatial
+        return total, figures
+
+    def _spatial(
+        self, batch: Batch, settings: DiffusionStage, velocity: Tensor, noisy: Tensor, alpha: Tensor, sigma: Tensor
+    ) -> Tensor:
+        """MoEE Eq. 7 without a perceptual network: cos(t pi / 2T) |I_p - I_GT|_1 on the middle frame of each clip."""
+        rows = torch.arange(settings.window // 2, len(velocity), settings.window, device=velocity.device)
+        x0 = to_x0(velocity[rows], noisy[rows], alpha[rows], sigma[rows], "v_prediction")
+        fade = torch.cos(batch.timesteps[rows] * math.pi / (2 * TRAIN_STEPS))[:, None, None, None]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            with torch.no_grad():
+                truth = self.system.autoencoder.decode(batch.clean[rows]).float()
+            made = self.system.autoencoder.decode(x0).float()
+        mouth, eyes = self.regions.to(made.device)
+        region = 1 + (settings.mouth_weight - 1) * mouth + (settings.eye_weight - 1) * eyes
+        return ((made - truth).abs() * fade * region).mean()
+
+
+def draw_timestep(settings: DiffusionStage, rng: np.random.Generator) -> int:
+    """Logit-normal over 0..999, with an extra weight on the last, where every sampling starts."""
+    if rng.random() < settings.time_last:
+        return TRAIN_STEPS - 1
+    value = 1 / (1 + math.exp(-rng.normal(settings.time_mean, settings.time_std)))
+    return min(TRAIN_STEPS - 1, int(value * TRAIN_STEPS))
+
+
+def draw_numbers(config: TrainConfig, step: int, pool: np.ndarray, count: int) -> list[int]:
+    """``count`` clip numbers of one step."""
+    rng = np.random.default_rng([config.seed, 4, step])
+    return [int(n) for n in pool[rng.integers(0, len(pool), count)]]
