@@ -33,7 +33,7 @@ CONSTRAINTS = VENV / ".dev-constraints.txt"
 DEFAULT_TORCH = "torch==2.13.0"
 RUN, TRAIN, DEV = ("run",), ("run", "train"), ("run", "train", "dev")
 STILL_WORKING_SECONDS = 20
-DEMO_EMOTION = "0 neutral; 1.4 happy ease 0.4; 3 surprised ease 0.4; 4.5 sad ease 0.4"
+DEMO_EMOTION = "0 neutral; 0.5 happy ease 0.4; 2.4 surprised ease 0.3; 4.2 sad ease 0.4"
 
 HELP = f"""\
 python dev.py COMMAND [ARGUMENT ...]

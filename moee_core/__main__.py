@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     animate.add_argument("--seed", type=int, default=0, help="the same seed gives the same video")
     animate.add_argument("--emotion-guidance", type=float, default=1.0, help="above 1 exaggerates the emotion")
     animate.add_argument("--audio-guidance", type=float, default=1.0, help="above 1 opens the mouth wider")
+    animate.add_argument("--device", default="cpu", help="where to compute: cpu (default), cuda, cuda:1, mps")
     animate.add_argument("--size", type=int, default=256, help="side of the video in pixels (default 256)")
     animate.set_defaults(run=_animate)
 
@@ -82,7 +83,7 @@ def _animate(options: argparse.Namespace) -> int:
     from .pipeline import SamplingSettings, animate, reconstruction_error
     from .portrait.image import read_portrait
     from .video.encode import VideoWriter
-    from .video.frames import contact_sheet, write_image
+    from .video.frames import PICTURE_SUFFIXES, contact_sheet, writable_target, write_image
     from .weights.checkpoint import load_system
 
     began = time.monotonic()
@@ -94,17 +95,19 @@ def _animate(options: argparse.Namespace) -> int:
     )
     if not 64 <= options.size <= 2048:
         raise ValueError(f"--size must be between 64 and 2048 pixels, got {options.size}")
+    if options.contact_sheet:
+        writable_target(options.contact_sheet, "picture", PICTURE_SUFFIXES)  # now, not when the video is done
     timeline = parse_emotion(options.emotion)
     portrait = read_portrait(options.portrait)
     waveform = read_audio(options.audio)
     system, info = load_system(options.model)
-    _warn_outside_domain(reconstruction_error(system, portrait), info.domain, options.portrait)
     progress = _ProgressLine("frames")
     frames = animate(system, portrait, waveform, timeline, settings, progress)
     shown: list[np.ndarray] = []
     with VideoWriter(
         options.output, width=options.size, height=options.size, fps=system.config.fps, waveform=waveform
     ) as writer:
+        _warn_outside_domain(reconstruction_error(system, portrait), info.domain, options.portrait)
         for frame in _resized(frames, options.size):
             writer.write(frame)
             if options.contact_sheet:
@@ -116,6 +119,18 @@ def _animate(options: argparse.Namespace) -> int:
         write_image(options.contact_sheet, contact_sheet([shown[i] for i in chosen], 6, labels))
     sys.stdout.write(f"{options.output}: {time.monotonic() - began:.1f} s for {waveform.duration:.2f} s of speech\n")
     return 0
+
+
+def _device(name: str) -> str:
+    """Check that PyTorch knows and has the device before anything is computed."""
+    import torch
+
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).splitlines()[0]
+        raise ValueError(f"--device {name!r} cannot be used here ({first}); use cpu") from error
+    return name
 
 
 def _resized(frames: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
@@ -131,12 +146,14 @@ def _resized(frames: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
 
 
 def _warn_outside_domain(error: float, domain: dict[str, float], name: str) -> None:
+    from .emotion.vocabulary import quote
+
     limit = domain.get("reconstruction_error")
     if limit is not None and error > limit:
         sys.stderr.write(
-            f"warning: {Path(name).name} does not look like what this model was trained on (reconstruction error "
-            f"{error:.1f}, usual below {limit:.1f}); expect a poor face. The embedded model knows drawn faces that "
-            "fill the frame: crop closely, or use one of moee_core/assets/portraits.\n"
+            f"warning: {quote(Path(name).name)} does not look like what this model was trained on (reconstruction "
+            f"error {error:.1f}, usual below {limit:.1f}); expect a poor face. The embedded model knows drawn faces "
+            "that fill the frame: crop closely, or use one of moee_core/assets/portraits.\n"
         )
 
 
@@ -180,11 +197,13 @@ def _inspect(options: argparse.Namespace) -> int:
         sys.stdout.write(json.dumps(body, indent=1) + "\n")
         return 0
     unet = info.config.unet
+    dtypes = ", ".join(sorted(set(info.dtypes.values())))
+    picture = f"{info.config.image_size} px, {info.config.fps:g} fps"
     rows = {
         "file": f"{info.path} ({info.path.stat().st_size / 1e6:.2f} MB)",
         "architecture": f"{info.metadata['architecture']}, format {info.metadata['format']}",
-        "parameters": f"{info.parameters:,} in {len(info.shapes)} tensors ({', '.join(sorted(set(info.dtypes.values())))})",
-        "picture": f"{info.config.image_size} px, {info.config.fps:g} fps, windows of {info.config.window_frames} frames",
+        "parameters": f"{info.parameters:,} in {len(info.shapes)} tensors ({dtypes})",
+        "picture": f"{picture}, windows of {info.config.window_frames} frames",
         "denoiser": f"widths {unet.block_widths}, {unet.experts} experts, {unet.prediction_type}",
         "licence": info.metadata.get("licence", "not stated"),
         "data licence": info.metadata.get("data_licence", "not stated"),

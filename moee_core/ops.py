@@ -30,17 +30,32 @@ class Operations(Protocol):
 
 
 class Attention(Protocol):
-    """ComfyUI's attention signature; the host decides which kernel runs."""
+    """The part of ComfyUI's attention signature that is used here; the host decides which kernel runs."""
 
     def __call__(
-        self, q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None, **options: Any
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        heads: int,
+        mask: Tensor | None = None,
+        *,
+        transformer_options: dict[str, Any] | None = None,
     ) -> Tensor: ...
 
 
-def torch_attention(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None, **options: Any) -> Tensor:
+def torch_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    heads: int,
+    mask: Tensor | None = None,
+    *,
+    transformer_options: dict[str, Any] | None = None,
+) -> Tensor:
     """softmax(Q K^T / sqrt(D)) V per head (MoEE Eq. 1), through PyTorch's fused kernel.
 
-    ``options`` takes what ComfyUI passes along (``transformer_options``, ``skip_reshape``) and is not used here.
+    ``transformer_options`` is what ComfyUI passes along for its own kernels; it is not used here.
     """
     batch, _, width = q.shape
 
@@ -59,7 +74,7 @@ class Build:
     """
 
     operations: Any = nn
-    attention: Any = torch_attention
+    attention: Attention = torch_attention
     dtype: torch.dtype | None = None
     device: Any = None
 

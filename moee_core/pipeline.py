@@ -69,7 +69,8 @@ def to_frames(images_N3HW: Tensor) -> np.ndarray:
 @torch.no_grad()
 def reconstruction_error(system: MoEESystem, portrait: np.ndarray) -> float:
     """Root mean square error (0..255) of the portrait through the autoencoder: large outside the model's domain."""
-    image = to_model(fit_square(portrait, system.config.image_size))
+    device = next(system.parameters()).device
+    image = to_model(fit_square(portrait, system.config.image_size)).to(device)
     out = system.autoencoder.decode(system.autoencoder.encode(image)).clamp(-1, 1)
     return float((out - image).square().mean().sqrt() * 127.5)
 
@@ -83,16 +84,19 @@ def animate(
     settings: SamplingSettings = SamplingSettings(),
     on_progress: Progress | None = None,
 ) -> Iterator[np.ndarray]:
-    """Yield the frames of the talking portrait. ``on_progress(frames done, frames in all)`` may raise to cancel.
+    """Yield the frames of the talking portrait, computed where the system's weights are.
+
+    ``on_progress(frames done, frames in all)`` may raise to cancel.
 
     Raises ``ValueError`` for settings out of range and ``MediaError`` for a recording without samples.
     """
     config = system.config
+    device = next(system.parameters()).device
     total = num_frames(waveform.samples.shape[1], waveform.sample_rate, config.fps)
     mono = torch.from_numpy(resample_mono(waveform))
     features = encode_speech(system.speech_encoder, mono, total, config.fps).features_TLD
-    vectors = torch.from_numpy(emotion.sample(total, config.fps))
-    latent = system.autoencoder.encode(to_model(fit_square(portrait, config.image_size)))
+    vectors = torch.from_numpy(emotion.sample(total, config.fps)).to(device)
+    latent = system.autoencoder.encode(to_model(fit_square(portrait, config.image_size)).to(device))
     sites = system.reference_net(latent)
     motion_latents = latent.expand(config.unet.motion_frames, -1, -1, -1)
     for start in range(0, total, config.window_frames):
@@ -128,7 +132,7 @@ def _sample_window(
     unet = system.config.unet
     frames = len(tokens_FSA)
     shape = (unet.latent_channels, *reference.latent.shape[-2:])
-    noise = frame_noise(settings.seed, start, frames, shape, settings.noise_sharing)
+    noise = frame_noise(settings.seed, start, frames, shape, settings.noise_sharing).to(tokens_FSA.device)
     scales = {
         name: scale
         for name, scale in (("emotion", settings.emotion_guidance), ("audio", settings.audio_guidance))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 
 from moee_core.errors import MoEEError
 from training.config import load_config
-from training.run import STAGES, run
+from training.run import STAGES, run, set_up_logging
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -16,7 +15,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("config", help="a file of training/configs")
     parser.add_argument("--stop-after", choices=STAGES, help="end after this stage; a later call continues")
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
+    set_up_logging()
     try:
         path = run(load_config(options.config), options.stop_after)
     except (MoEEError, ValueError) as error:

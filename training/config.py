@@ -102,6 +102,7 @@ class DiffusionStage(StageConfig):
     emotion than neutral. ``mouth_mask``: probability that its mouth is masked. ``region_weight``: weights of mouth
     and eyes in the loss; ``scale_power`` tempers the weight of each position by how much it moves;
     ``spatial_weight`` is lambda of the time-step-aware spatial loss (MoEE Eq. 7; pixel L1, on one frame per clip).
+    ``emotion`` false keeps emotion out of stage 1 altogether, the paper's literal order.
     """
 
     batch_size: int = 3
@@ -119,6 +120,7 @@ class DiffusionStage(StageConfig):
     eye_weight: float = 2.0
     scale_power: float = 0.8
     spatial_weight: float = 0.0
+    emotion: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +183,10 @@ class SystemTables:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """The whole file. ``precision`` is bf16 (autocast) or fp32; ``threads`` 0 leaves PyTorch's choice."""
+    """The whole file. ``precision`` is bf16 (autocast) or fp32; ``threads`` 0 leaves PyTorch's choice.
+
+    ``processes``: CPU processes of one thread that share every batch.
+    """
 
     name: str
     system: SystemTables
@@ -189,6 +194,7 @@ class TrainConfig:
     precision: str = "bf16"
     device: str = "cpu"
     threads: int = 0
+    processes: int = 1
     cache: str = "cache"
     runs: str = "runs"
     data: DataConfig = field(default_factory=DataConfig)

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from training import parallel
 from training.checkpoint import load_state, save_state
 from training.config import StageConfig
 
@@ -93,17 +94,18 @@ def run_stage(stage: Stage, folder: Path, writer: object | None = None) -> dict[
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(settings, step)
         loss, figures = stage.loss(step)
-        if not math.isfinite(loss.item()):
-            raise RuntimeError(
-                f"stage {stage.name}: the loss became {loss.item()} at step {step}; lower the learning rate"
-            )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        value = parallel.average_gradients(parameters, loss)
+        if not math.isfinite(value):
+            raise RuntimeError(f"stage {stage.name}: the loss became {value} at step {step}; lower the learning rate")
         torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
         optimiser.step()
         averages.update(step)
-        losses.append(loss.item())
+        losses.append(value)
         step += 1
+        if parallel.rank():
+            continue  # one process reports, validates and saves for all
         if step % 25 == 0 or step == settings.iterations:
             _report(stage, step, first, began, losses, figures, folder, writer)
         if stage.validate is not None and (step % settings.validate_every == 0 or step == settings.iterations):

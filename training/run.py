@@ -7,9 +7,11 @@ end, ``model.safetensors``. Started again it continues where it stopped.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import logging
 import random
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ import torch
 from moee_core.networks.config import SystemConfig
 from moee_core.systems.moee import MoEESystem
 from moee_core.weights.checkpoint import load_system, save_system
+from training import parallel
 from training.config import ConfigError, TrainConfig, to_dict
 from training.data.clips import ClipCache, prepare_clips
 from training.data.latents import LatentClips, prepare_latents
@@ -30,25 +33,42 @@ STAGES = ("autoencoder", "audio", "reference", "experts", "gates")
 
 
 def run(config: TrainConfig, stop_after: str | None = None) -> Path:
-    """Train; return the path of the last finished stage's file."""
-    if config.threads:
+    """Train; return the path of the last file written: ``model.safetensors``, or that of ``stop_after``."""
+    folder = Path(config.runs) / config.name
+    _claim(folder, config)
+    if config.processes == 1:
+        _work(config, folder, stop_after)
+    else:
+        prepare_clips(config.data, config.seed, Path(config.cache))
+        parallel.launch(config.processes, functools.partial(_work, config, folder, stop_after))
+    return folder / (f"{stop_after}.safetensors" if stop_after else "model.safetensors")
+
+
+def _work(config: TrainConfig, folder: Path, stop_after: str | None) -> None:
+    """What every process does."""
+    if parallel.size() > 1:
+        set_up_logging(quiet=parallel.rank() > 0)
+    elif config.threads:
         torch.set_num_threads(config.threads)
     random.seed(config.seed)
     np.random.seed(config.seed)  # libraries only; everything of ours draws from explicit generators
     torch.manual_seed(config.seed)
-    folder = Path(config.runs) / config.name
-    _claim(folder, config)
     runner = _Runner(config, folder)
-    last = folder / "none"
     for name in STAGES:
-        last = runner.stage(name)
+        runner.stage(name)
         if name == stop_after:
-            return last
-    final = folder / "model.safetensors"
-    system, info = load_system(last)
-    save_system(final, system, metadata=_metadata(config, info.metadata), dtype=torch.float32)
-    log.info("done: %s", final)
-    return final
+            return
+    if parallel.rank() == 0:
+        system, info = load_system(folder / f"{STAGES[-1]}.safetensors")
+        final = folder / "model.safetensors"
+        save_system(final, system, metadata=_metadata(config, info.metadata), dtype=torch.float32)
+        log.info("done: %s", final)
+
+
+def set_up_logging(quiet: bool = False) -> None:
+    """Progress on standard output, with the time of day."""
+    level = logging.WARNING if quiet else logging.INFO
+    logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
 
 
 def _claim(folder: Path, config: TrainConfig) -> None:
@@ -75,7 +95,7 @@ class _Runner:
         self.config, self.folder = config, folder
         self._cache: ClipCache | None = None
         self._clips: LatentClips | None = None
-        self._writer = _tensorboard(folder)
+        self._writer = _tensorboard(folder) if parallel.rank() == 0 else None
 
     @property
     def cache(self) -> ClipCache:
@@ -85,23 +105,29 @@ class _Runner:
 
     def clips(self, system: MoEESystem) -> LatentClips:
         if self._clips is None:
-            self._clips = prepare_latents(self.cache, system.autoencoder, system.speech_encoder)
+            if parallel.rank() == 0:
+                self._clips = prepare_latents(self.cache, system.autoencoder, system.speech_encoder)
+            parallel.barrier()  # the others read the files that the first one wrote
+            if self._clips is None:
+                self._clips = prepare_latents(self.cache, system.autoencoder, system.speech_encoder)
         return self._clips
 
-    def stage(self, name: str) -> Path:
+    def stage(self, name: str) -> None:
         """Run one stage unless its file is there already."""
         path = self.folder / f"{name}.safetensors"
+        parallel.barrier()
         if path.exists():
             log.info("stage %s: finished before", name)
-            return path
+            return
         system = self._start(name)
         if getattr(self.config.stages, name).iterations:
             stage = self._make(name, system)
             figures = run_stage(stage, self.folder, self._writer)
             log.info("stage %s: %s", name, "  ".join(f"{k} {v:.4f}" for k, v in figures.items()))
-        save_system(path, system.cpu(), dtype=torch.float32, metadata={"stage": name})
-        (self.folder / "state.pt").unlink(missing_ok=True)
-        return path
+        if parallel.rank() == 0:
+            save_system(path, system.cpu(), dtype=torch.float32, metadata={"stage": name})
+            (self.folder / "state.pt").unlink(missing_ok=True)
+        parallel.barrier()
 
     def _start(self, name: str) -> MoEESystem:
         index = STAGES.index(name)

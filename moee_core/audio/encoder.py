@@ -73,13 +73,13 @@ def mel_frames(samples: Tensor, num_frames: int) -> Tensor:
 def encode_speech(
     encoder: SpeechEncoder, samples: Tensor, num_frames: int, fps: float = 25.0, chunk_frames: int = 1500
 ) -> AudioFeatures:
-    """A whole recording, in chunks with enough context that the result is that of one pass.
+    """A whole recording, in chunks with enough context that the result is that of one pass, on the encoder's device.
 
-    ``samples`` (S,) 16 kHz mono. Only 25 frames a second are supported by this encoder.
+    ``samples`` (S,) 16 kHz mono, on the CPU. Only 25 frames a second are supported by this encoder.
     """
     if abs(fps * MEL_PER_FRAME * HOP - SAMPLE_RATE) > 1e-6:
         raise ValueError(f"this speech encoder was trained for 25 frames a second, got {fps:g}")
-    mel = mel_frames(normalise_level(samples), num_frames)
+    mel = mel_frames(normalise_level(samples), num_frames).to(next(encoder.parameters()).device)
     context = 2 + 2 * len(encoder.layers)  # video frames the convolutions look to either side, rounded up
     pieces = []
     for start in range(0, num_frames, chunk_frames):

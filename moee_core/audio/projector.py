@@ -4,7 +4,8 @@ Shapes (legend for this file):
     T frames, L layers, D width, W = 2 * margin + 1 frames of window, S tokens, A token width
     features_TLD -> windows_TWLD (indices clamped at both ends) -> tokens_TSA
 
-MLP with two hidden layers and a LayerNorm on the tokens, as in Hallo (MoEE's base): 5 x 12 x 768 -> 512 -> 512 -> 32 x 768.
+MLP with two hidden layers and a LayerNorm on the tokens, as in Hallo (MoEE's base): 5 x 12 x 768 -> 512 -> 512 ->
+32 x 768.
 """
 
 from __future__ import annotations

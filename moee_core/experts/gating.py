@@ -10,7 +10,7 @@ Shapes (legend for this file):
 Equations (MoEE Eq. 2-3):
     s = sigmoid(G(X, phi))                    local gate, one value per token and expert
     g = softmax(G(Pool(X), omega))            global gate, one value per clip (or frame) and expert
-Where a blend is known the softmax is taken over its experts only, starting from the blend itself (``gate_prior="blend"``:
+Where a blend is known the softmax is taken over its experts only, starting from the blend (``gate_prior="blend"``:
 g proportional to prior * exp(logit)) or from equal shares of the open experts (``"mask"``).
 """
 

@@ -60,7 +60,7 @@ class Routing:
 
 
 class MixtureOfEmotionExperts(nn.Module):
-    """``experts`` cross-attentions to the emotion latents, softly gated. With one expert it is plain emotion attention."""
+    """``experts`` cross-attentions to the emotion latents, softly gated; one is plain emotion attention."""
 
     def __init__(
         self,

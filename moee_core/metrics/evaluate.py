@@ -163,6 +163,7 @@ def format_report(report: dict[str, Any]) -> str:
     lines.append("")
     lines.append(
         f"intensity: Spearman {intensity['spearman']:.3f} on average, at least 0.9 in "
-        f"{100 * intensity['share_at_least_0.9']:.0f} % of people; strength at 1: {intensity['strength_at_1']:.2f} of the truth"
+        f"{100 * intensity['share_at_least_0.9']:.0f} % of people; "
+        f"strength at 1: {intensity['strength_at_1']:.2f} of the truth"
     )
     return "\n".join(lines) + "\n"

@@ -67,7 +67,7 @@ class MidBlock(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """``layers_per_block + 1`` times (concatenate a skip, residual block, site), then an upsampling except at level 0."""
+    """``layers_per_block + 1`` times (join a skip, residual block, site), then an upsampling except at level 0."""
 
     def __init__(self, config: PortraitUNetConfig, level: int, make_site: MakeSite, build: Build):
         super().__init__()

@@ -110,7 +110,7 @@ class TransformerBlock(nn.Module):
     """Self-attention (reading the reference), identity cross-attention where configured, feed-forward.
 
     ``attn1`` sees the frame's own tokens followed by the reference's tokens of the same site: K, V = [own ; reference].
-    ``forward`` returns the block's output and the normed tokens before ``attn1``, which is what a ReferenceNet hands on.
+    ``forward`` returns the block's output and the normed tokens before ``attn1``, which a ReferenceNet hands on.
     """
 
     def __init__(self, width: int, heads: int, identity_width: int, ff_multiple: int, build: Build):

@@ -1,7 +1,7 @@
 """ReferenceNet: a UNet over the portrait whose attention features the denoiser reads at every site.
 
 Shapes (legend for this file):
-    R pictures (portraits and motion frames), Cz latent channels, H W latent grid, C_s and T_s width and tokens of site s
+    R pictures (portraits and motion frames), Cz latent channels, H W latent grid, C_s, T_s width, tokens of site s
     latents_RZHW -> tuple over sites of (R, T_s, C_s): the normed tokens in front of each self-attention
 
 It runs once for a portrait and once per window for the motion frames, at time-step 0, and has no output layer.

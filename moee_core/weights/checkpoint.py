@@ -67,12 +67,14 @@ def read_header(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
             if not 2 <= length <= min(100_000_000, size - 8):
                 raise CheckpointError(f"{path.name} is not a safetensors file, or it is cut off ({size} bytes)")
             header = json.loads(stream.read(length))
+        metadata = dict(header.pop("__metadata__", {}))
+        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
     except OSError as error:
         raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror}") from error
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path.name} is not a safetensors file: its header is not JSON") from error
-    metadata = header.pop("__metadata__", {})
-    end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    except (AttributeError, IndexError, KeyError, RecursionError, TypeError) as error:
+        raise CheckpointError(f"{path.name} is not a safetensors file: its header describes no tensors") from error
     if size != 8 + length + end:
         raise CheckpointError(
             f"{path.name} is damaged: {size} bytes, its header promises {8 + length + end}; copy or download it again"

@@ -1,6 +1,6 @@
 """The cached clips of the face world: rendered once, kept under a hash of everything that shapes them.
 
-A cache folder ``clips-HASH`` holds shards of ``shard`` clips as plain ``.npy`` files (legend: N clips, L frames, S side):
+A cache folder ``clips-HASH`` holds shards of ``shard`` clips as plain ``.npy`` files (N clips, L frames, S side):
     frames (N, L, S, S, 3) uint8         references (N, 3, S, S, 3) uint8: neutral, same emotion, another emotion
     mouths (N, 3, 4) float32             mouth box of each reference, in pixels x0 y0 x1 y1
     mel    (N, 4 (L + 2 PAD), MELS) float16   log-mel around the clip, PAD video frames either side

@@ -85,7 +85,12 @@ def shape_mouth(identity: Identity, state: FaceState) -> Mouth:
     corner = []
     for side in "RL":
         lift = 0.135 * au["12" + side] + 0.05 * au["14" + side] + 0.02 * opening * rounding
-        corner.append(-lift + 0.115 * au["15"] + 0.02 * au["20"] + 0.03 * au["17"] * (1 - 0.5 * min(smile, 1.0)))
+        corner.append(
+            -lift
+            + 0.115 * au["15"] * (1 - 0.35 * min(1.0, gap / 0.25))
+            + 0.02 * au["20"]
+            + 0.03 * au["17"] * (1 - 0.5 * min(smile, 1.0))
+        )
     mid = (
         identity.mouth_height + 0.02 * smile - 0.025 * au["15"] - 0.050 * au["17"] - 0.045 * au["10"] - 0.012 * au["9"]
     )

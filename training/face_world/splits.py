@@ -13,7 +13,7 @@ SPLITS = ("train", "tune", "test")
 
 
 def split_rng(split: str, number: int, purpose: int = 0) -> np.random.Generator:
-    """An independent random stream for one person (or clip) of a split. ``purpose`` separates uses of the same number."""
+    """An independent random stream for one person (or clip) of a split; ``purpose`` separates uses of a number."""
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
     return np.random.default_rng([SPLITS.index(split), purpose, number])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from moee_core.audio.encoder import SpeechEncoder
+from training import parallel
 from training.config import AudioStage, TrainConfig
 from training.data.clips import PAD, ClipCache
 from training.loop import Stage
@@ -38,7 +39,7 @@ def make_stage(config: TrainConfig, cache: ClipCache, encoder: SpeechEncoder) ->
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         draw = np.random.default_rng([config.seed, 3, step])
-        numbers = torch.from_numpy(draw.integers(0, clips - held_out, settings.batch_size))
+        numbers = torch.tensor(parallel.share(draw.integers(0, clips - held_out, settings.batch_size).tolist()))
         error = (predict(numbers) - viseme[numbers]).square() * weight
         last = step % 500 == 499 or step + 1 == settings.iterations
         return error.mean(), correlations() if last and clips > 40 else {}

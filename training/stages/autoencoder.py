@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from moee_core.networks.autoencoder import Autoencoder
+from training import parallel
 from training.config import AutoencoderStage, TrainConfig
 from training.data.clips import ClipCache
 from training.loop import Stage
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 
 def pictures(frames: np.ndarray) -> Tensor:
     """(N, S, S, 3) uint8 -> (N, 3, S, S) float32 in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.from_numpy(np.array(frames)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 @torch.no_grad()
@@ -81,11 +82,12 @@ def make_stage(config: TrainConfig, cache: ClipCache, autoencoder: Autoencoder, 
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         draw = np.random.default_rng([config.seed, 2, step])
-        size = settings.batch_size
-        images = fetch(draw.integers(0, clips - held_out, size), draw.integers(0, frames, size))
+        numbers = parallel.share(draw.integers(0, clips - held_out, settings.batch_size).tolist())
+        images = fetch(np.array(numbers), draw.integers(0, frames, len(numbers)))
+        size = len(numbers)
         if draw.random() < 0.5:
             images = images.flip(-1)
-        generator = torch.Generator().manual_seed(int(draw.integers(1 << 62)))
+        generator = torch.Generator().manual_seed(int(draw.integers(1 << 60)) + parallel.rank())
         with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
             latents = autoencoder.encode(images)
             noise = torch.randn(latents.shape, generator=generator) * torch.rand(size, 1, 1, 1, generator=generator)

@@ -23,6 +23,7 @@ from moee_core.diffusion.sampler import to_x0
 from moee_core.diffusion.schedule import TRAIN_STEPS, alpha_sigma, alphas_cumprod
 from moee_core.networks.reference_net import ReferenceFeatures
 from moee_core.systems.moee import MoEESystem
+from training import parallel
 from training.config import DiffusionStage, TrainConfig
 from training.data.clips import PAD
 from training.data.latents import LatentClips
@@ -121,7 +122,9 @@ class DiffusionTask:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             reference: ReferenceFeatures = self.system.reference_net.reference(batch.portrait, batch.motion)
             audio = self.system.audio_projector(batch.speech) * batch.keep_audio[:, None, None]
-            emotion = self.system.emotion_context(batch.emotion.to(self.device), gated=gated)
+            emotion = None
+            if settings.emotion:
+                emotion = self.system.emotion_context(batch.emotion.to(self.device), gated=gated)
             velocity = self.system.denoiser(
                 noisy, batch.timesteps, frames=settings.window, reference=reference, audio_NSA=audio, emotion=emotion
             )
@@ -170,6 +173,6 @@ def draw_timestep(settings: DiffusionStage, rng: np.random.Generator) -> int:
 
 
 def draw_numbers(config: TrainConfig, step: int, pool: np.ndarray, count: int) -> list[int]:
-    """``count`` clip numbers of one step."""
+    """``count`` clip numbers of one step, of which this process gets its share."""
     rng = np.random.default_rng([config.seed, 4, step])
-    return [int(n) for n in pool[rng.integers(0, len(pool), count)]]
+    return parallel.share([int(n) for n in pool[rng.integers(0, len(pool), count)]])

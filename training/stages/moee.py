@@ -54,7 +54,7 @@ def reference_stage(config: TrainConfig, system: MoEESystem, clips: LatentClips,
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         numbers = draw_numbers(config, step, pool, settings.batch_size)
-        rng = np.random.default_rng([config.seed, 6, step])
+        rng = np.random.default_rng([config.seed, 6, step, numbers[0]])
         choices = [choose_reference(settings, rng) for _ in numbers]
         return task.loss(task.batch(step, settings, numbers, choices), settings, weight, gated=False)
 
@@ -80,7 +80,7 @@ def experts_stage(config: TrainConfig, system: MoEESystem, clips: LatentClips, r
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         numbers = draw_numbers(config, step, pool, settings.batch_size)
-        rng = np.random.default_rng([config.seed, 7, step])
+        rng = np.random.default_rng([config.seed, 7, step, numbers[0]])
         choices = [mask_noisy_reference(settings, rng) for _ in numbers]
         batch = task.batch(step, settings, numbers, choices)
         if settings.label_noise and rng.random() < settings.label_noise:
@@ -124,7 +124,7 @@ def gates_stage(config: TrainConfig, system: MoEESystem, clips: LatentClips, reg
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         numbers = draw_numbers(config, step, pool, settings.batch_size)
-        rng = np.random.default_rng([config.seed, 8, step])
+        rng = np.random.default_rng([config.seed, 8, step, numbers[0]])
         batch = task.batch(step, settings, numbers, [choose_reference(settings, rng) for _ in numbers])
         seen.clear()
         total, figures = task.loss(batch, settings, weight, gated=True)
