@@ -18,6 +18,7 @@ import numpy as np
 from .errors import MoEEError
 
 MAX_MESSAGE = 300
+SHEET_FRAMES = 24
 EMBEDDED = Path(__file__).parent / "assets" / "embedded.safetensors"
 
 
@@ -83,7 +84,7 @@ def _animate(options: argparse.Namespace) -> int:
     from .pipeline import SamplingSettings, animate, reconstruction_error
     from .portrait.image import read_portrait
     from .video.encode import VideoWriter
-    from .video.frames import PICTURE_SUFFIXES, contact_sheet, writable_target, write_image
+    from .video.frames import PICTURE_SUFFIXES, contact_sheet, num_frames, writable_target, write_image
     from .weights.checkpoint import load_system
 
     began = time.monotonic()
@@ -100,23 +101,26 @@ def _animate(options: argparse.Namespace) -> int:
     timeline = parse_emotion(options.emotion)
     portrait = read_portrait(options.portrait)
     waveform = read_audio(options.audio)
+    device = _device(options.device)
     system, info = load_system(options.model)
+    system.to(device)
     progress = _ProgressLine("frames")
+    total = num_frames(waveform.samples.shape[1], waveform.sample_rate, system.config.fps)
+    wanted = set(np.linspace(0, total - 1, min(SHEET_FRAMES, total)).round().astype(int).tolist())
     frames = animate(system, portrait, waveform, timeline, settings, progress)
     shown: list[np.ndarray] = []
     with VideoWriter(
         options.output, width=options.size, height=options.size, fps=system.config.fps, waveform=waveform
     ) as writer:
         _warn_outside_domain(reconstruction_error(system, portrait), info.domain, options.portrait)
-        for frame in _resized(frames, options.size):
+        for index, frame in enumerate(_resized(frames, options.size)):
             writer.write(frame)
-            if options.contact_sheet:
+            if options.contact_sheet and index in wanted:
                 shown.append(frame)
     progress.end()
     if options.contact_sheet:
-        chosen = np.linspace(0, len(shown) - 1, min(24, len(shown))).round().astype(int)
-        labels = [f"{i / system.config.fps:.2f} s" for i in chosen]
-        write_image(options.contact_sheet, contact_sheet([shown[i] for i in chosen], 6, labels))
+        labels = [f"{index / system.config.fps:.2f} s" for index in sorted(wanted)]
+        write_image(options.contact_sheet, contact_sheet(shown, 6, labels))
     sys.stdout.write(f"{options.output}: {time.monotonic() - began:.1f} s for {waveform.duration:.2f} s of speech\n")
     return 0
 

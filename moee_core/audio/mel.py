@@ -18,6 +18,7 @@ WINDOW = 400
 FFT = 512
 MELS = 40
 FLOOR = 1e-5
+BLOCK = 4096
 
 
 @lru_cache(maxsize=2)
@@ -41,9 +42,11 @@ def log_mel(samples: Tensor) -> Tensor:
     lead = WINDOW // 2 - HOP // 2
     total = (frames - 1) * HOP + WINDOW
     padded = F.pad(samples.float(), (lead, max(0, total - lead - samples.shape[0])))
-    windows = padded.unfold(0, WINDOW, HOP)[:frames] * torch.hann_window(WINDOW)
-    power = torch.fft.rfft(windows, FFT).abs() ** 2
-    return ((power @ mel_filters() + FLOOR).log() + 4.0) / 4.0
+    window, filters = torch.hann_window(WINDOW), mel_filters()
+    # in blocks: the overlapping windows of a long recording are several times its size
+    blocks = padded.unfold(0, WINDOW, HOP)[:frames].split(BLOCK)
+    power = [torch.fft.rfft(block * window, FFT).abs() ** 2 @ filters for block in blocks]
+    return ((torch.cat(power) + FLOOR).log() + 4.0) / 4.0
 
 
 def normalise_level(samples: Tensor, target: float = 0.1, quiet: float = 0.003) -> Tensor:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 import struct
+import zlib
 from os import PathLike
 
 import numpy as np
@@ -141,7 +142,9 @@ def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
 
 def _found_instead(data: bytes) -> str:
     """What the bytes look like, for the message."""
-    if data.startswith((PNG_START, JPEG_START)) or data[:4] in (b"RIFF", b"II*\x00", b"MM\x00*") or data[:2] == b"BM":
+    if data.startswith((PNG_START, JPEG_START)) or data[:4] in (b"II*\x00", b"MM\x00*") or data[:2] == b"BM":
+        return "the picture is damaged, or larger than the decoder allows"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "the picture is damaged, or larger than the decoder allows"
     if b"\x00" not in data[:512] and all(byte >= 9 for byte in data[:512]):
         return "the file holds text, not a picture"
@@ -166,7 +169,11 @@ def _png_chunks(data: bytes):
         length, name = struct.unpack(">I4s", data[place : place + 8])
         if place + 12 + length > len(data):
             return
-        yield name, memoryview(data)[place + 8 : place + 8 + length]
+        payload = memoryview(data)[place + 8 : place + 8 + length]
+        (stated,) = struct.unpack(">I", data[place + 8 + length : place + 12 + length])
+        if zlib.crc32(payload, zlib.crc32(name)) != stated:
+            return  # damaged: whatever follows cannot be trusted
+        yield name, payload
         place += 12 + length
 
 

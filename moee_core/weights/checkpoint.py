@@ -93,28 +93,38 @@ def inspect_checkpoint(path: str | Path) -> CheckpointInfo:
         raise CheckpointError(f"{path.name} has format {metadata.get('format')}, this version reads {FORMAT}")
     try:
         config = config_from_dict(SystemConfig, json.loads(metadata["config"]))
+        shapes = {key: tuple(entry["shape"]) for key, entry in header.items()}
+        dtypes = {key: entry["dtype"] for key, entry in header.items()}
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path.name}: its configuration cannot be used: {error}") from error
     return CheckpointInfo(
         path=path,
         config=config,
         metadata=metadata,
-        shapes={key: tuple(entry["shape"]) for key, entry in header.items()},
-        dtypes={key: entry["dtype"] for key, entry in header.items()},
+        shapes=shapes,
+        dtypes=dtypes,
         domain=json.loads(metadata.get("domain", "{}")),
     )
 
 
 def load_system(path: str | Path, build: Build = DEFAULT_BUILD) -> tuple[MoEESystem, CheckpointInfo]:
     """The networks of a checkpoint, in float32 unless ``build.dtype`` says otherwise, in eval mode."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     info = inspect_checkpoint(path)
-    system = MoEESystem(info.config, build)
+    name = Path(path).name
+    try:
+        system = MoEESystem(info.config, build)
+    except (RuntimeError, ValueError) as error:  # sizes that no network can have
+        raise CheckpointError(f"{name}: no network can be built from its configuration: {error}") from error
     expected = {key: tuple(value.shape) for key, value in system.state_dict().items()}
-    _check_keys(Path(path).name, expected, info.shapes)
+    _check_keys(name, expected, info.shapes)
     dtype = build.dtype or torch.float32
-    state = {key: value.to(dtype) for key, value in load_file(str(path)).items()}
+    try:
+        state = {key: value.to(dtype) for key, value in load_file(str(path)).items()}
+    except SafetensorError as error:
+        raise CheckpointError(f"{name} is damaged: {error}; copy or download it again") from error
     system.load_state_dict(state, strict=True)
     return system.eval().requires_grad_(False), info
 
