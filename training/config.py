@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from moee_core.emotion.latents import EmotionToLatentsConfig
+from moee_core.emotion.vocabulary import quote
 from moee_core.errors import MoEEError
 from moee_core.networks.config import AudioConfig, AutoencoderConfig, PortraitUNetConfig, SystemConfig
 
@@ -48,7 +49,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         if self.neutral + self.compound + self.blend + self.contempt >= 1:
-            raise ValueError("data: neutral + compound + blend + contempt must leave room for single emotions")
+            raise ValueError("neutral + compound + blend + contempt must leave room for single emotions")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +203,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if self.precision not in ("bf16", "fp32"):
-            raise ValueError(f"precision must be bf16 or fp32, got {self.precision!r}")
+            raise ValueError(f"precision must be bf16 or fp32, got {quote(self.precision)}")
 
 
 def load_config(path: str | Path) -> TrainConfig:
@@ -226,9 +227,10 @@ def from_table(kind: Any, table: Any, where: str) -> Any:
     values = {}
     for key, value in table.items():
         name = f"{where}.{key}" if where else key
+        name = name if len(name) <= 80 else name[:79] + "…"
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)[:120]}"
             raise ConfigError(f"{name}: no such setting in {kind.__name__}{hint}")
         values[key] = _value(hints[key], value, name)
     missing = [
@@ -253,14 +255,14 @@ def _value(hint: Any, value: Any, name: str) -> Any:
     if origin is tuple:
         inner = typing.get_args(hint)[0]
         if not isinstance(value, list):
-            raise ConfigError(f"{name} must be a list, got {value!r}")
+            raise ConfigError(f"{name} must be a list, got {quote(value)}")
         return tuple(_value(inner, item, f"{name}[{i}]") for i, item in enumerate(value))
     if origin in (typing.Union, types.UnionType):
         return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise ConfigError(f"{name} must be {hint.__name__}, got {value!r}")
+        raise ConfigError(f"{name} must be {hint.__name__}, got {quote(value)}")
     return value
 
 

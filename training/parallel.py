@@ -41,7 +41,13 @@ def average_gradients(parameters: Sequence[nn.Parameter], loss: torch.Tensor) ->
     """Average gradients and loss over the processes; returns the mean loss."""
     if size() == 1:
         return float(loss.detach())
-    with_gradient = [p for p in parameters if p.grad is not None]
+    # a parameter that only some processes used (an expert, say) must be averaged by all of them, or they drift apart
+    present = torch.tensor([float(p.grad is not None) for p in parameters], device=loss.device)
+    dist.all_reduce(present)
+    with_gradient = [p for p, count in zip(parameters, present.tolist(), strict=True) if count]
+    for parameter in with_gradient:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
     flat = torch.cat([p.grad.flatten() for p in with_gradient if p.grad is not None] + [loss.detach().view(1)])
     dist.all_reduce(flat)
     flat /= size()

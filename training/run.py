@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from moee_core.networks.config import SystemConfig
+from moee_core.ops import Build, plain_attention, torch_attention
 from moee_core.systems.moee import MoEESystem
 from moee_core.weights.checkpoint import load_system, save_system
 from training import parallel
@@ -95,6 +96,7 @@ class _Runner:
         self.config, self.folder = config, folder
         self._cache: ClipCache | None = None
         self._clips: LatentClips | None = None
+        self._build = Build(attention=plain_attention if config.device == "cpu" else torch_attention)
         self._writer = _tensorboard(folder) if parallel.rank() == 0 else None
 
     @property
@@ -133,16 +135,16 @@ class _Runner:
         index = STAGES.index(name)
         shared = self._system_config(experts=1 if name in ("autoencoder", "audio", "reference") else None)
         if index == 0:
-            system = MoEESystem(shared)
+            system = MoEESystem(shared, self._build)
             moee.initialise(system, None, self.config.seed)
             return system
-        system, _ = load_system(self.folder / f"{STAGES[index - 1]}.safetensors")
+        system, _ = load_system(self.folder / f"{STAGES[index - 1]}.safetensors", self._build)
         if name == "experts":
-            grown = MoEESystem(shared)
+            grown = MoEESystem(shared, self._build)
             moee.grow_experts(system, grown, self.config.stages.experts.init, self.config.stages.gates.local_bias)
             return grown
         if name == "reference":
-            fresh = MoEESystem(shared)
+            fresh = MoEESystem(shared, self._build)
             moee.initialise(fresh, self.clips(system), self.config.seed)
             fresh.autoencoder.load_state_dict(system.autoencoder.state_dict())
             fresh.speech_encoder.load_state_dict(system.speech_encoder.state_dict())

@@ -42,6 +42,11 @@ class PortraitUNetConfig:
     prediction_type: str = "v_prediction"
 
     def __post_init__(self) -> None:
+        for name in ("latent_channels", "layers_per_block", "heads", "norm_groups", "experts", "grid"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"PortraitUNetConfig.{name} must be at least 1, got {getattr(self, name)}")
+        if not any(self.attention_levels):
+            raise ValueError("PortraitUNetConfig.attention_levels must switch on at least one level")
         if len(self.block_widths) != len(self.attention_levels):
             raise ValueError(
                 f"block_widths has {len(self.block_widths)} levels, attention_levels {len(self.attention_levels)}"

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..emotion.vocabulary import quote
 from ..errors import CheckpointError
 from ..networks.config import SystemConfig
 from ..ops import DEFAULT_BUILD, Build
@@ -87,23 +88,26 @@ def inspect_checkpoint(path: str | Path) -> CheckpointInfo:
     path = Path(path)
     header, metadata = read_header(path)
     if metadata.get("architecture") != ARCHITECTURE:
-        found = metadata.get("architecture", "no architecture in its metadata")
-        raise CheckpointError(f"{path.name} is not a MoEE checkpoint ({found}, {len(header)} tensors)")
+        found = metadata.get("architecture")
+        what = f"architecture {quote(found)}" if found else "no architecture in its metadata"
+        raise CheckpointError(f"{path.name} is not a MoEE checkpoint ({what}, {len(header)} tensors)")
     if metadata.get("format") != FORMAT:
-        raise CheckpointError(f"{path.name} has format {metadata.get('format')}, this version reads {FORMAT}")
+        found = quote(metadata.get("format", "none"))
+        raise CheckpointError(f"{path.name} has format {found}, this version reads {FORMAT}")
     try:
         config = config_from_dict(SystemConfig, json.loads(metadata["config"]))
         shapes = {key: tuple(entry["shape"]) for key, entry in header.items()}
         dtypes = {key: entry["dtype"] for key, entry in header.items()}
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path.name}: its configuration cannot be used: {error}") from error
+        domain = {key: float(value) for key, value in json.loads(metadata.get("domain", "{}")).items()}
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path.name}: its metadata cannot be used: {quote(error, 160)}") from error
     return CheckpointInfo(
         path=path,
         config=config,
         metadata=metadata,
         shapes=shapes,
         dtypes=dtypes,
-        domain=json.loads(metadata.get("domain", "{}")),
+        domain=domain,
     )
 
 

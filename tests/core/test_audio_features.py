@@ -15,14 +15,6 @@ from moee_core.audio.projector import AudioProjector, window_indices
 from moee_core.ops import Build
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def sine(hertz: float, seconds: float = 0.5, amplitude: float = 0.3) -> Tensor:
     return amplitude * torch.sin(2 * torch.pi * hertz * torch.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE)
 

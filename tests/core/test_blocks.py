@@ -35,14 +35,6 @@ EXACT = Build(dtype=torch.float64)
 CLOSE = {"rtol": 0, "atol": 1e-10}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def numbers(*shape: int) -> Tensor:
     return torch.randn(shape, dtype=torch.float64)
 

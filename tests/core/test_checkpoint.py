@@ -26,6 +26,7 @@ from moee_core.weights.checkpoint import (
     save_system,
     state_hash,
 )
+from training.checkpoint import load_state, save_state
 
 from ..fixtures.tiny import TINY, tiny_system
 
@@ -257,3 +258,16 @@ def test_the_hash_of_weights_knows_content_and_names_but_not_order():
     state = {"a": a, "b": b}
     assert state_hash(state) == state_hash({"b": b.clone(), "a": a.clone()})
     assert len({state_hash(one) for one in (state, {"a": a}, {"a": a, "c": b}, {"a": a, "b": b + 1e-6})}) == 4
+
+
+def test_training_state_is_written_whole_or_not_at_all(tmp_path: Path):
+    path = tmp_path / "run" / "state.pt"
+    assert load_state(path) is None
+    save_state(path, {"step": 3, "x": torch.arange(3)})
+    with pytest.raises(Exception, match=r"(?i)pickle"):
+        save_state(path, {"step": 4, "x": lambda: None})
+    state = load_state(path)
+    assert state is not None
+    assert state["step"] == 3
+    assert torch.equal(state["x"], torch.arange(3))
+    assert [one.name for one in path.parent.iterdir()] == ["state.pt"]

@@ -15,14 +15,6 @@ from moee_core.diffusion.schedule import alphas_cumprod, trailing_timesteps
 SHAPE = (4, 16, 16)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def ddim(kind: str, zero_snr: bool, prediction_type: str) -> Any:
     diffusers = pytest.importorskip("diffusers")
     return diffusers.DDIMScheduler(

@@ -21,14 +21,6 @@ ALL = {"width": WIDTH, "query_tokens": TOKENS, "embeddings": 5, "heads": HEADS, 
 CLOSE = {"rtol": 0, "atol": 1e-10}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def make(**settings: Any) -> EmotionToLatents:
     module = EmotionToLatents(EmotionToLatentsConfig(**{**ALL, **settings}), EXACT)
     with torch.no_grad():
@@ -128,7 +120,7 @@ def test_without_the_residual_the_input_reaches_the_output_through_attention_onl
     for residual in (False, True):
         module = make(residual=residual)
         with torch.no_grad():
-            module.attention.to_out[0].weight.zero_()
+            module.attention.to_out[0].weight.zero_()  # type: ignore[operator]
         same = torch.allclose(module(inputs("label")), module(inputs("label")), atol=1e-9)
         assert same != residual
 

@@ -54,13 +54,19 @@ def test_the_shifted_control_is_near_zero_on_noise_while_the_correlation_is_one(
     assert abs(shifted_correlation(truth, truth)) < 0.06
 
 
-@pytest.mark.parametrize("periods", [1, 2, 3])
+@pytest.mark.parametrize("periods", [1, 2, 5])
 def test_the_shifted_control_of_a_rhythm_is_its_own_cosine(periods: int):
-    """A pure rhythm rotated by a share s of the clip correlates by cos(2 pi periods s) with itself."""
-    wave = np.sin(2 * np.pi * periods * np.arange(400) / 400)
-    shares = np.array([0.35, 0.40, 0.45, 0.50, 0.55, 0.60, 0.65])
-    expected = np.cos(2 * np.pi * periods * shares).mean()
-    assert shifted_correlation(wave, wave) == pytest.approx(expected, abs=0.02)
+    """Rotated by s of n frames a pure rhythm correlates by cos(2 pi periods s / n) with itself."""
+    wave = np.sin(2 * np.pi * periods * np.arange(60) / 60)
+    expected = np.cos(2 * np.pi * periods * np.arange(8, 53) / 60).mean()
+    assert shifted_correlation(wave, wave) == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_clip_too_short_to_be_shifted_has_no_control():
+    assert shifted_correlation(np.arange(15.0), np.arange(15.0)) == 0.0
+    assert shifted_correlation(np.arange(16.0), np.arange(16.0)) == pytest.approx(
+        np.corrcoef(np.arange(16.0), np.roll(np.arange(16.0), 8))[0, 1]
+    )
 
 
 @pytest.mark.parametrize("ties", [False, True])

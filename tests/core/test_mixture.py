@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -15,7 +16,10 @@ from moee_core.experts.gating import EmotionGates, share
 from moee_core.experts.mixture import MixtureOfEmotionExperts, Routing
 from moee_core.networks.blocks import CrossAttention
 from moee_core.ops import Build, torch_attention
-from moee_core.systems.moee import expert_shares
+from moee_core.systems.moee import MoEESystem, expert_shares
+from training.stages.moee import grow_experts, initialise
+
+from ..fixtures.tiny import TINY
 
 EXACT = Build(dtype=torch.float64)
 WIDTH, EMOTION, HEADS, TOKENS = 16, 12, 2, 5
@@ -24,14 +28,6 @@ PRIOR = torch.tensor(
     [[1.0, 0, 0, 0, 0, 0], [0.3, 0, 0.7, 0, 0, 0], [0, 0, 0, 0, 0, 0], [0, 0.2, 0, 0.3, 0.5, 0]]
 )  # two clips of two frames: one expert, a blend, neutral, three experts
 CLOSE = {"rtol": 0, "atol": 1e-6}  # the shares themselves are float32
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def numbers(*shape: int) -> Tensor:
@@ -205,8 +201,8 @@ def test_a_shut_local_gate_silences_an_expert_at_the_output_but_not_at_the_query
     routing = Routing.of(PRIOR[:2])
     module = mixture()
     with torch.no_grad():
-        module.gates.local_gate.weight.zero_()
-        module.gates.local_gate.bias.fill_(-60.0)
+        module.gates.local_gate.weight.zero_()  # type: ignore[operator]
+        module.gates.local_gate.bias.fill_(-60.0)  # type: ignore[operator]
     torch.testing.assert_close(module(x, emotion, routing, FRAMES), x, rtol=0, atol=1e-12)
     module.local_gate = "query"
     assert not torch.allclose(module(x, emotion, routing, FRAMES), x, atol=1e-2)
@@ -297,7 +293,7 @@ def test_a_routing_for_other_frames_or_experts_is_refused():
 @pytest.mark.parametrize("name", ["local_gate", "gate_pool", "gate_prior"])
 def test_an_unknown_setting_is_named(name: str):
     with pytest.raises(ValueError, match=rf"{name} must be one of .*'nonsense'"):
-        mixture(**{name: "nonsense"})
+        mixture(6, EXACT, **{name: "nonsense"})
 
 
 # ---- from emotion vectors to shares ---------------------------------------------------------------------------------
@@ -332,3 +328,74 @@ def test_one_shared_attention_is_open_wherever_there_is_emotion():
     assert expert_shares(vectors, 1).tolist() == [[0.0], [1.0], [1.0]]
     with pytest.raises(ValueError, match="6 experts, this network has 4"):
         expert_shares(vectors, 4)
+
+
+# ---- from one shared attention to six experts -----------------------------------------------------------------------
+
+
+def fresh(experts: int = 6) -> MoEESystem:
+    system = MoEESystem(dataclasses.replace(TINY, unet=dataclasses.replace(TINY.unet, experts=experts)))
+    initialise(system, None, 7)
+    return system
+
+
+def roughened(system: MoEESystem) -> MoEESystem:
+    """Every weight random, as after training."""
+    with torch.no_grad():
+        for key, parameter in system.named_parameters():
+            if "anchor_std" not in key:
+                parameter.add_(0.1 * torch.randn(parameter.shape))
+    return system
+
+
+def velocity(system: MoEESystem, vectors: Tensor, gated: bool) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    z, h = TINY.unet.latent_channels, TINY.unet.grid
+    with torch.no_grad():
+        return system.denoiser(
+            normal(len(vectors), z, h, h),
+            torch.full((len(vectors),), 600),
+            frames=len(vectors),
+            reference=system.reference_net.reference(normal(1, z, h, h), normal(1, 2, z, h, h)),
+            audio_NSA=normal(len(vectors), TINY.audio.tokens, TINY.audio.token_width),
+            emotion=system.emotion_context(vectors, gated=gated),
+        )
+
+
+def test_upcycled_experts_start_as_the_shared_attention():
+    """Whatever the blend, six copies of one attention are that attention; the gates start at the blend, nearly open."""
+    shared, grown = roughened(fresh(experts=1)), roughened(fresh(experts=6))
+    grow_experts(shared, grown, "upcycle", local_bias=20.0)
+    vectors = torch.zeros(4, len(LABELS))
+    vectors[0, LABELS.index("sad")] = 1.0
+    vectors[1, LABELS.index("happy")], vectors[1, LABELS.index("surprised")] = 0.5, 0.3
+    vectors[2, LABELS.index("contempt")] = 0.9
+    vectors[3, 0] = 1.0  # neutral
+    expected = velocity(shared, vectors, gated=False)
+    torch.testing.assert_close(velocity(grown, vectors, gated=False), expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(velocity(grown, vectors, gated=True), expected, rtol=0, atol=1e-4)
+    for module in grown.denoiser.modules():
+        if isinstance(module, EmotionGates):
+            assert not module.global_gate.weight.any()  # type: ignore[operator]
+            assert bool((module.local_gate.bias == 20.0).all())  # type: ignore[union-attr]
+
+
+def test_experts_that_start_at_zero_say_nothing():
+    shared, grown = roughened(fresh(experts=1)), fresh(experts=6)
+    grow_experts(shared, grown, "zero", local_bias=3.0)
+    happy, neutral = torch.zeros(3, 8), torch.zeros(3, 8)
+    happy[:, LABELS.index("happy")], neutral[:, 0] = 1.0, 1.0
+    torch.testing.assert_close(velocity(grown, happy, gated=False), velocity(grown, neutral, gated=False))
+    assert not torch.allclose(velocity(shared, happy, gated=False), velocity(shared, neutral, gated=False), atol=1e-4)
+
+
+def test_a_new_denoiser_says_nothing_of_its_own():
+    """Every residual branch ends in zeros: emotion, audio and time leave the linear estimate as it is."""
+    system = fresh()
+    neutral, angry = torch.zeros(3, 8), torch.zeros(3, 8)
+    neutral[:, 0], angry[:, 1] = 1.0, 1.0
+    assert torch.equal(velocity(system, neutral, gated=True), velocity(system, angry, gated=True))

@@ -44,14 +44,6 @@ KEYS = (  # ours -> diffusers
 OURS_ALONE = re.compile(r"\.(audio|emotion|motion)\.|^anchor_std|^audio_embedding")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def diffusers_key(key: str) -> str:
     for ours, theirs in KEYS:
         key = re.sub(ours, theirs, key)

@@ -182,7 +182,7 @@ def test_a_file_in_another_encoding_or_not_there_at_all_is_named(tmp_path: Path)
     (tmp_path / "latin.toml").write_bytes('name = "Müller"'.encode("latin-1"))
     with pytest.raises(ConfigError, match=r"latin\.toml is not valid TOML"):
         load_config(tmp_path / "latin.toml")
-    with pytest.raises(ConfigError, match="cannot read the training configuration .*none.toml: No such file"):
+    with pytest.raises(ConfigError, match=r"cannot read the training configuration .*none\.toml: No such file"):
         load_config(tmp_path / "none.toml")
     with pytest.raises(ConfigError, match="cannot read the training configuration"):
         load_config(tmp_path)
