@@ -12,10 +12,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .errors import MoEEError
+
+if TYPE_CHECKING:
+    from .pipeline import SamplingSettings
 
 MAX_MESSAGE = 300
 SHEET_FRAMES = 24
@@ -49,10 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     animate.add_argument("--output", required=True, help="the video to write (.mp4, .mov or .mkv)")
     animate.add_argument("--contact-sheet", help="also write a picture of evenly spaced frames (.png or .jpg)")
     animate.add_argument("--model", default=str(EMBEDDED), help="a checkpoint; the embedded model if not given")
-    animate.add_argument("--steps", type=int, default=4, help="sampling steps per window (default 4)")
-    animate.add_argument("--seed", type=int, default=0, help="the same seed gives the same video")
-    animate.add_argument("--emotion-guidance", type=float, default=1.0, help="above 1 exaggerates the emotion")
-    animate.add_argument("--audio-guidance", type=float, default=1.0, help="above 1 opens the mouth wider")
+    _add_sampling(animate)
     animate.add_argument("--device", default="cpu", help="where to compute: cpu (default), cuda, cuda:1, mps")
     animate.add_argument("--size", type=int, default=256, help="side of the video in pixels (default 256)")
     animate.set_defaults(run=_animate)
@@ -69,31 +70,48 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("set", help="a folder written by: python training/evaluation_set.py OUT")
     evaluate.add_argument("--model", default=str(EMBEDDED), help="a checkpoint; the embedded model if not given")
     evaluate.add_argument("--people", type=int, default=0, help="measure only the first N people (0 = all)")
-    evaluate.add_argument("--steps", type=int, default=4)
-    evaluate.add_argument("--emotion-guidance", type=float, default=1.0)
-    evaluate.add_argument("--audio-guidance", type=float, default=1.0)
-    evaluate.add_argument("--seed", type=int, default=0)
+    _add_sampling(evaluate)
     evaluate.add_argument("--report", help="also write the figures as JSON")
     evaluate.set_defaults(run=_evaluate)
     return parser
 
 
+def _add_sampling(parser: argparse.ArgumentParser) -> None:
+    """The sampling options; what is not given comes from the checkpoint."""
+    parser.add_argument("--steps", type=int, help="sampling steps per window (default: the model's own)")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same video")
+    parser.add_argument("--emotion-guidance", type=float, help="above 1 exaggerates the emotion (default: the model's)")
+    parser.add_argument("--audio-guidance", type=float, help="above 1 opens the mouth wider (default: the model's)")
+    parser.add_argument("--noise-sharing", type=float, help="noise common to all frames, 0 to 1 (default: the model's)")
+
+
+def _settings(options: argparse.Namespace, recommended: dict[str, float]) -> SamplingSettings:
+    """What the user gave, over what the checkpoint recommends, over the defaults."""
+    from .pipeline import SamplingSettings
+
+    given = {
+        "num_inference_steps": options.steps,
+        "emotion_guidance": options.emotion_guidance,
+        "audio_guidance": options.audio_guidance,
+        "noise_sharing": options.noise_sharing,
+    }
+    chosen = {name: value if value is not None else recommended.get(name) for name, value in given.items()}
+    chosen = {name: value for name, value in chosen.items() if value is not None}
+    if "num_inference_steps" in chosen:
+        chosen["num_inference_steps"] = int(chosen["num_inference_steps"])
+    return SamplingSettings(seed=options.seed, **chosen)
+
+
 def _animate(options: argparse.Namespace) -> int:
     from .audio.read import read_audio
     from .emotion.timeline import parse_emotion
-    from .pipeline import SamplingSettings, animate, reconstruction_error
+    from .pipeline import animate, reconstruction_error
     from .portrait.image import read_portrait
     from .video.encode import VideoWriter
     from .video.frames import PICTURE_SUFFIXES, contact_sheet, num_frames, writable_target, write_image
     from .weights.checkpoint import load_system
 
     began = time.monotonic()
-    settings = SamplingSettings(
-        num_inference_steps=options.steps,
-        seed=options.seed,
-        emotion_guidance=options.emotion_guidance,
-        audio_guidance=options.audio_guidance,
-    )
     if not 64 <= options.size <= 2048:
         raise ValueError(f"--size must be between 64 and 2048 pixels, got {options.size}")
     if options.contact_sheet:
@@ -103,6 +121,7 @@ def _animate(options: argparse.Namespace) -> int:
     waveform = read_audio(options.audio)
     device = _device(options.device)
     system, info = load_system(options.model)
+    settings = _settings(options, info.sampling)
     system.to(device)
     progress = _ProgressLine("frames")
     total = num_frames(waveform.samples.shape[1], waveform.sample_rate, system.config.fps)
@@ -219,16 +238,10 @@ def _inspect(options: argparse.Namespace) -> int:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from .metrics.evaluate import evaluate_folder, format_report
-    from .pipeline import SamplingSettings
     from .weights.checkpoint import load_system
 
-    system, _ = load_system(options.model)
-    settings = SamplingSettings(
-        num_inference_steps=options.steps,
-        seed=options.seed,
-        emotion_guidance=options.emotion_guidance,
-        audio_guidance=options.audio_guidance,
-    )
+    system, info = load_system(options.model)
+    settings = _settings(options, info.sampling)
     report = evaluate_folder(
         system, Path(options.set), settings, people=options.people, on_progress=_ProgressLine("people")
     )

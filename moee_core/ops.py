@@ -92,7 +92,8 @@ def plain_attention(
 class Build:
     """What every constructor needs: the layer namespace, the attention function, dtype and device.
 
-    ``dtype`` and ``device`` of ``None`` mean PyTorch's defaults.
+    ``dtype`` and ``device`` of ``None`` mean PyTorch's defaults. The layers are typed ``Any``: their class is the
+    namespace's business.
     """
 
     operations: Any = nn
@@ -100,30 +101,30 @@ class Build:
     dtype: torch.dtype | None = None
     device: Any = None
 
-    def linear(self, inputs: int, outputs: int, bias: bool = True) -> nn.Module:
+    def linear(self, inputs: int, outputs: int, bias: bool = True) -> Any:
         return self.operations.Linear(inputs, outputs, bias=bias, dtype=self.dtype, device=self.device)
 
-    def conv(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Module:
+    def conv(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> Any:
         return self.operations.Conv2d(
             inputs, outputs, kernel, stride=stride, padding=kernel // 2, dtype=self.dtype, device=self.device
         )
 
-    def patch_conv(self, inputs: int, outputs: int, size: int) -> nn.Module:
+    def patch_conv(self, inputs: int, outputs: int, size: int) -> Any:
         """A linear map of non-overlapping ``size`` x ``size`` patches."""
         return self.operations.Conv2d(inputs, outputs, size, stride=size, dtype=self.dtype, device=self.device)
 
-    def conv1d(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Module:
+    def conv1d(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> Any:
         return self.operations.Conv1d(
             inputs, outputs, kernel, stride=stride, padding=kernel // 2, dtype=self.dtype, device=self.device
         )
 
-    def group_norm(self, groups: int, width: int, eps: float = 1e-5) -> nn.Module:
+    def group_norm(self, groups: int, width: int, eps: float = 1e-5) -> Any:
         return self.operations.GroupNorm(groups, width, eps=eps, dtype=self.dtype, device=self.device)
 
-    def layer_norm(self, width: int) -> nn.Module:
+    def layer_norm(self, width: int) -> Any:
         return self.operations.LayerNorm(width, dtype=self.dtype, device=self.device)
 
-    def embedding(self, count: int, width: int) -> nn.Module:
+    def embedding(self, count: int, width: int) -> Any:
         """A table of ``count`` learnable vectors in a leaf module of its own, so that a host can stream it."""
         return self.operations.Embedding(count, width, dtype=self.dtype, device=self.device)
 

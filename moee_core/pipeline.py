@@ -47,6 +47,8 @@ class SamplingSettings:
     noise_sharing: float = 0.2
 
     def __post_init__(self) -> None:
+        if not 0.0 <= self.noise_sharing < 1.0:
+            raise ValueError(f"noise_sharing must be at least 0 and below 1, got {self.noise_sharing:g}")
         if not 1 <= self.num_inference_steps <= 1000:
             raise ValueError(f"num_inference_steps must be 1 to 1000, got {self.num_inference_steps}")
         for name in ("emotion_guidance", "audio_guidance"):
@@ -131,7 +133,8 @@ def _sample_window(
     """(F, Z, h, w) clean latents of the window whose first frame is ``start``."""
     unet = system.config.unet
     frames = len(tokens_FSA)
-    shape = (unet.latent_channels, *reference.latent.shape[-2:])
+    height, width = reference.latent.shape[-2:]
+    shape = (unet.latent_channels, height, width)
     noise = frame_noise(settings.seed, start, frames, shape, settings.noise_sharing).to(tokens_FSA.device)
     scales = {
         name: scale

@@ -104,6 +104,8 @@ class DiffusionStage(StageConfig):
     and eyes in the loss; ``scale_power`` tempers the weight of each position by how much it moves;
     ``spatial_weight`` is lambda of the time-step-aware spatial loss (MoEE Eq. 7; pixel L1, on one frame per clip).
     ``emotion`` false keeps emotion out of stage 1 altogether, the paper's literal order.
+    Until ``short_until`` of the stage, clips are ``short_window`` frames long and ``short_batch_size`` of them make a
+    batch: as many frames, but more people, emotions and time-steps in each step. Then whole windows.
     """
 
     batch_size: int = 3
@@ -122,6 +124,9 @@ class DiffusionStage(StageConfig):
     scale_power: float = 0.8
     spatial_weight: float = 0.0
     emotion: bool = True
+    short_window: int = 4
+    short_batch_size: int = 12
+    short_until: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,14 @@ def make_person(split: str, number: int, utterances: list[Utterance]) -> dict[st
     return out
 
 
+def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write named arrays as .npz, which is a zip of .npy files."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
+                np.lib.format.write_array(stream, np.asanyarray(array), allow_pickle=False)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Write an evaluation set of the face world.")
     parser.add_argument("out", type=Path)
@@ -126,7 +135,7 @@ def main() -> int:
         if path.exists():
             continue
         temporary = options.out / f".person-{number:03d}.{os.getpid()}.npz"
-        np.savez(temporary, **make_person(options.split, number, utterances))
+        save_arrays(temporary, make_person(options.split, number, utterances))
         os.replace(temporary, path)
         sys.stderr.write(f"\rperson {number + 1}/{options.people}")
     sys.stderr.write("\n")

@@ -61,7 +61,8 @@ class Averages:
     @torch.no_grad()
     def update(self, step: int) -> None:
         decay = min(self.decay, (step + 1) / (step + 12))
-        torch._foreach_lerp_(self.values, [p.detach() for p in self.live], 1 - decay)
+        for value, parameter in zip(self.values, self.live, strict=True):
+            value.lerp_(parameter.detach(), 1 - decay)
 
     @torch.no_grad()
     def swap(self) -> None:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.multiprocessing.spawn as spawn
 from torch import nn
 
 
@@ -68,14 +71,22 @@ def launch(processes: int, work: Callable[[], None]) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    torch.multiprocessing.spawn(_enter, args=(processes, port, work), nprocs=processes, join=True)
+    spawn.spawn(_enter, args=(processes, port, work), nprocs=processes, join=True)
 
 
 def _enter(number: int, processes: int, port: int, work: Callable[[], None]) -> None:
     os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = "127.0.0.1", str(port)
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     dist.init_process_group("gloo", rank=number, world_size=processes)
     torch.set_num_threads(1)
     try:
         work()
     finally:
         dist.destroy_process_group()
+
+
+def _end_with_parent(parent: int) -> None:
+    """A killed launcher must not leave processes behind that go on training into the same folder."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)

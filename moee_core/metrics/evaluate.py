@@ -92,6 +92,7 @@ def evaluate_folder(
             "steps": settings.num_inference_steps,
             "emotion_guidance": settings.emotion_guidance,
             "audio_guidance": settings.audio_guidance,
+            "noise_sharing": settings.noise_sharing,
             "seed": settings.seed,
         },
         "model": {c: figures[f"model/{c}"] for c in CONDITIONS},

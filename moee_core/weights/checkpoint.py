@@ -1,7 +1,8 @@
 """One file per model: safetensors with the architecture in its metadata, loaded strictly.
 
 Metadata keys: ``architecture`` ("moee"), ``format`` (version of this layout), ``config`` (JSON of SystemConfig),
-``licence``, ``data_licence``, ``trained`` (JSON: what was trained, steps, date), ``domain`` (JSON: error thresholds).
+``licence``, ``data_licence``, ``trained`` (JSON: what was trained, steps, date), ``domain`` (JSON: error thresholds),
+``sampling`` (JSON: the settings the model is best sampled with, fields of ``SamplingSettings``).
 
 Raises ``CheckpointError`` naming the file and one offending key; nothing is ever loaded partially.
 """
@@ -42,6 +43,7 @@ class CheckpointInfo:
     shapes: dict[str, tuple[int, ...]]
     dtypes: dict[str, str]
     domain: dict[str, float] = field(default_factory=dict)
+    sampling: dict[str, float] = field(default_factory=dict)
 
     @property
     def parameters(self) -> int:
@@ -99,6 +101,7 @@ def inspect_checkpoint(path: str | Path) -> CheckpointInfo:
         shapes = {key: tuple(entry["shape"]) for key, entry in header.items()}
         dtypes = {key: entry["dtype"] for key, entry in header.items()}
         domain = {key: float(value) for key, value in json.loads(metadata.get("domain", "{}")).items()}
+        sampling = {key: float(value) for key, value in json.loads(metadata.get("sampling", "{}")).items()}
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path.name}: its metadata cannot be used: {quote(error, 160)}") from error
     return CheckpointInfo(
@@ -108,6 +111,7 @@ def inspect_checkpoint(path: str | Path) -> CheckpointInfo:
         shapes=shapes,
         dtypes=dtypes,
         domain=domain,
+        sampling=sampling,
     )
 
 

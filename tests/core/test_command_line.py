@@ -254,7 +254,9 @@ def test_every_sampling_option_reaches_the_video(tmp_path, media, tiny_checkpoin
         "seed": {"seed": "1"},
         "emotion": {"emotion": "happy"},
         "steps": {"steps": "2"},
+        "noise sharing": {"noise_sharing": "0.9"},
         "audio_guidance": {"audio_guidance": "3"},
+        "noise_sharing": {"noise_sharing": "0.9"},
         "emotion_guidance": {"emotion": "happy", "emotion_guidance": "3"},
     }
     videos = {}
@@ -326,7 +328,7 @@ REFUSED: list[tuple[str, str, str]] = [
     ("model", "random.safetensors", "not a safetensors file"),
     ("model", "face.png", "not a safetensors file"),
     ("model", "anonymous.safetensors", "not a MoEE checkpoint"),
-    ("model", "other.safetensors", "(unet, 1 tensors)"),
+    ("model", "other.safetensors", "'unet', 1 tensors"),
     ("model", "lacks_one.safetensors", "is missing"),
     ("model", "other_shape.safetensors", "shape (1,)"),
     ("model", "newer.safetensors", "format 99"),
@@ -356,6 +358,7 @@ REFUSED: list[tuple[str, str, str]] = [
     ("output", ".", "folder"),
     ("steps", "0", "steps"),
     ("steps", "1001", "steps"),
+    ("noise_sharing", "1", "noise_sharing"),
     ("size", "63", "--size"),
     ("size", "2049", "--size"),
     ("emotion_guidance", "nan", "guidance"),

@@ -73,13 +73,15 @@ def _encoded(cache: ClipCache, autoencoder: Autoencoder, key: str) -> tuple[Tens
             parts["references"].append(_encode(autoencoder, references))
             parts["masked"].append(_encode(autoencoder, mask_mouths(np.array(references), mouths)))
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp.npz")
-        np.savez(temporary, **{name: np.concatenate(value) for name, value in parts.items()})
+        joined = {name: np.concatenate(value) for name, value in parts.items()}
+        np.savez(temporary, latents=joined["latents"], references=joined["references"], masked=joined["masked"])
         os.replace(temporary, path)
         for old in cache.folder.glob("latents-*.npz"):
             if old != path:
                 old.unlink()  # latents of an earlier autoencoder; large and of no further use
     with np.load(path) as data:
-        return tuple(torch.from_numpy(data[name]) for name in ("latents", "references", "masked"))  # type: ignore[return-value]
+        latents, references, masked = (torch.from_numpy(data[name]) for name in ("latents", "references", "masked"))
+    return latents, references, masked
 
 
 def _encode(autoencoder: Autoencoder, images: np.ndarray) -> np.ndarray:

@@ -138,7 +138,7 @@ class DiffusionTask:
         target = alpha * batch.noise - sigma * batch.clean
         error = (velocity - target).square()
         if self.system.config.unet.anchor:
-            std = self.system.denoiser.anchor_map(*error.shape[-2:], error.device).detach()
+            std = self.system.denoiser.anchor_map(error.shape[-2], error.shape[-1], error.device).detach()
             error = error * (alpha**2 * std**2 + sigma**2) / std**2
         total = (error * weight).mean()
         figures: dict[str, float] = {}

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -52,11 +53,14 @@ def reference_stage(config: TrainConfig, system: MoEESystem, clips: LatentClips,
     weight = task.position_weight(settings)
     pool = np.arange(len(clips) - task.held_out)
 
+    short = dataclasses.replace(settings, window=settings.short_window, batch_size=settings.short_batch_size)
+
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        numbers = draw_numbers(config, step, pool, settings.batch_size)
+        now = short if step < settings.short_until * settings.iterations else settings
+        numbers = draw_numbers(config, step, pool, now.batch_size)
         rng = np.random.default_rng([config.seed, 6, step, numbers[0]])
-        choices = [choose_reference(settings, rng) for _ in numbers]
-        return task.loss(task.batch(step, settings, numbers, choices), settings, weight, gated=False)
+        choices = [choose_reference(now, rng) for _ in numbers]
+        return task.loss(task.batch(step, now, numbers, choices), now, weight, gated=False)
 
     return Stage(
         name="reference",
@@ -167,9 +171,9 @@ def initialise(system: MoEESystem, clips: LatentClips | None, seed: int) -> None
                 module.bias.zero_()
     for module in system.denoiser.modules():
         if isinstance(module, MixtureOfEmotionExperts):
-            for expert in module.experts:
-                expert.to_out[0].weight.zero_()
-                expert.to_out[0].bias.zero_()
+            for name, parameter in module.experts.named_parameters():
+                if ".to_out." in name:
+                    parameter.zero_()
     if system.denoiser.anchor_std is not None and clips is not None:
         system.denoiser.anchor_std.weight.copy_(clips.change_std.clamp_min(0.05).flatten(1))
 
