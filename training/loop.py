@@ -96,7 +96,8 @@ def run_stage(stage: Stage, folder: Path, writer: object | None = None) -> dict[
             group["lr"] = learning_rate(settings, step)
         loss, figures = stage.loss(step)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        if loss.requires_grad:  # a batch may reach nothing that is trained here: an expert, and only neutral frames
+            loss.backward()
         value = parallel.average_gradients(parameters, loss)
         if not math.isfinite(value):
             raise RuntimeError(f"stage {stage.name}: the loss became {value} at step {step}; lower the learning rate")

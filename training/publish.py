@@ -10,6 +10,7 @@ expression, never on test people. A run whose file would exceed 12 MB is refused
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ import numpy as np
 
 from moee_core.errors import CheckpointError, MoEEError
 from moee_core.pipeline import reconstruction_error
+from moee_core.systems.moee import MoEESystem
 from moee_core.weights.checkpoint import load_system, save_system
 
 LIMIT_BYTES = 12_000_000
@@ -45,6 +47,15 @@ def usual_error(system) -> float:
     return float(np.percentile(errors, PERCENTILE)) * MARGIN
 
 
+def without_untrained(system: MoEESystem) -> MoEESystem:
+    """The same model without the emotion encoders that no stage has trained yet: what ships can be relied on."""
+    emotion = dataclasses.replace(system.config.emotion, action_units=0, text_width=0, audio_width=0)
+    smaller = MoEESystem(dataclasses.replace(system.config, emotion=emotion))
+    state = system.state_dict()
+    smaller.load_state_dict({key: state[key] for key in smaller.state_dict()}, strict=True)
+    return smaller.eval().requires_grad_(False)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Make the file that ships from a finished run.")
     parser.add_argument("run", type=Path, help="the run's folder")
@@ -56,6 +67,7 @@ def main() -> int:
     options = parser.parse_args()
     try:
         system, info = load_system(options.run / "model.safetensors")
+        system = without_untrained(system)
         kept = ("stage", "trained", "data_licence")
         metadata = {name: info.metadata[name] for name in kept if name in info.metadata}
         metadata["domain"] = json.dumps({"reconstruction_error": round(usual_error(system), 2)})

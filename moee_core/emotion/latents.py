@@ -25,7 +25,7 @@ from .encoders import MODALITIES, EmbeddingProjector, VectorEncoder
 
 @dataclass(frozen=True, kw_only=True)
 class EmotionToLatentsConfig:
-    """Sizes. The defaults are the full size. ``text_width`` or ``audio_width`` of 0 leaves that modality out."""
+    """Sizes. The defaults are the full size. 0 ``action_units``, ``text_width`` or ``audio_width`` leaves a modality out."""
 
     width: int = 768
     query_tokens: int = 8
@@ -52,10 +52,9 @@ class EmotionToLatents(nn.Module):
         super().__init__()
         self.config = config
         tokens, width = config.query_tokens, config.width
-        encoders: dict[str, nn.Module] = {
-            "label": VectorEncoder(config.labels, tokens, width, build),
-            "action_units": VectorEncoder(config.action_units, tokens, width, build),
-        }
+        encoders: dict[str, nn.Module] = {"label": VectorEncoder(config.labels, tokens, width, build)}
+        if config.action_units:
+            encoders["action_units"] = VectorEncoder(config.action_units, tokens, width, build)
         for name, inputs in (("text", config.text_width), ("audio", config.audio_width)):
             if inputs:
                 encoders[name] = EmbeddingProjector(inputs, tokens, width, build)
