@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from moee_core.emotion.latents import EmotionToLatentsConfig
-from moee_core.emotion.vocabulary import quote
 from moee_core.errors import MoEEError
 from moee_core.networks.config import AudioConfig, AutoencoderConfig, PortraitUNetConfig, SystemConfig
 
@@ -208,7 +207,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if self.precision not in ("bf16", "fp32"):
-            raise ValueError(f"precision must be bf16 or fp32, got {quote(self.precision)}")
+            raise ValueError(f"precision must be bf16 or fp32, got {_shown(self.precision)}")
 
 
 def load_config(path: str | Path) -> TrainConfig:
@@ -260,17 +259,23 @@ def _value(hint: Any, value: Any, name: str) -> Any:
     if origin is tuple:
         inner = typing.get_args(hint)[0]
         if not isinstance(value, list):
-            raise ConfigError(f"{name} must be a list, got {quote(value)}")
+            raise ConfigError(f"{name} must be a list, got {_shown(value)}")
         return tuple(_value(inner, item, f"{name}[{i}]") for i, item in enumerate(value))
     if origin in (typing.Union, types.UnionType):
         return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise ConfigError(f"{name} must be {hint.__name__}, got {quote(value)}")
+        raise ConfigError(f"{name} must be {hint.__name__}, got {_shown(value)}")
     return value
 
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Plain nested dict with lists, for JSON and metadata."""
     return dataclasses.asdict(config)
+
+
+def _shown(value: Any) -> str:
+    """A setting's value, short enough for a one-line message."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:59] + "…"

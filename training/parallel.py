@@ -16,8 +16,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing.spawn as spawn
+
 from torch import nn
+from torch.multiprocessing.spawn import spawn
 
 
 def rank() -> int:
@@ -71,7 +72,7 @@ def launch(processes: int, work: Callable[[], None]) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    spawn.spawn(_enter, args=(processes, port, work), nprocs=processes, join=True)
+    spawn(_enter, args=(processes, port, work), nprocs=processes, join=True)
 
 
 def _enter(number: int, processes: int, port: int, work: Callable[[], None]) -> None:

@@ -25,7 +25,7 @@ from .encoders import MODALITIES, EmbeddingProjector, VectorEncoder
 
 @dataclass(frozen=True, kw_only=True)
 class EmotionToLatentsConfig:
-    """Sizes. The defaults are the full size. 0 ``action_units``, ``text_width`` or ``audio_width`` leaves a modality out."""
+    """Sizes; the defaults are the full size. 0 ``action_units``, ``text_width`` or ``audio_width``: it is left out."""
 
     width: int = 768
     query_tokens: int = 8

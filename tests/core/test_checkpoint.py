@@ -194,11 +194,11 @@ def test_weights_of_another_size_are_refused(exact: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("metadata", "words"),
     [
-        ({"architecture": "sdxl"}, "is not a MoEE checkpoint (sdxl"),
-        ({"format": "2"}, "has format 2, this version reads 1"),
-        ({"config": "{"}, "its configuration cannot be used"),
-        ({"config": "{}"}, "its configuration cannot be used"),
-        ({"config": "null"}, "its configuration cannot be used"),
+        ({"architecture": "sdxl"}, "is not a MoEE checkpoint (architecture 'sdxl'"),
+        ({"format": "2"}, "has format '2', this version reads 1"),
+        ({"config": "{"}, "its metadata cannot be used"),
+        ({"config": "{}"}, "its metadata cannot be used"),
+        ({"config": "null"}, "its metadata cannot be used"),
         (
             {"config": '{"image_side": 3}'},
             "unknown setting 'image_side' in SystemConfig; the file is from a newer version",
