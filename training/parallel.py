@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-
 from torch import nn
 from torch.multiprocessing.spawn import spawn
 
