@@ -79,12 +79,14 @@ def encode_speech(
     """
     if abs(fps * MEL_PER_FRAME * HOP - SAMPLE_RATE) > 1e-6:
         raise ValueError(f"this speech encoder was trained for 25 frames a second, got {fps:g}")
-    mel = mel_frames(normalise_level(samples), num_frames).to(next(encoder.parameters()).device)
     context = 2 + 2 * len(encoder.layers)  # video frames the convolutions look to either side, rounded up
+    # silence around the recording: the convolutions' own zero padding would be a loud sound in log-mel
+    around = context * MEL_PER_FRAME * HOP
+    mel = mel_frames(F.pad(normalise_level(samples), (around, 0)), num_frames + 2 * context)
+    mel = mel.to(next(encoder.parameters()).device)
     pieces = []
     for start in range(0, num_frames, chunk_frames):
         stop = min(num_frames, start + chunk_frames)
-        low, high = max(0, start - context), min(num_frames, stop + context)
-        part = encoder(mel[None, low * MEL_PER_FRAME : high * MEL_PER_FRAME])[0]
-        pieces.append(part[start - low : stop - low])
+        part = encoder(mel[None, start * MEL_PER_FRAME : (stop + 2 * context) * MEL_PER_FRAME])[0]
+        pieces.append(part[context : context + stop - start])
     return AudioFeatures(features_TLD=torch.cat(pieces), fps=fps)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from moee_core.audio.encoder import AudioFeatures, SpeechEncoder, encode_speech, mel_frames
+from moee_core.audio.encoder import MEL_PER_FRAME, AudioFeatures, SpeechEncoder, encode_speech, mel_frames
 from moee_core.audio.mel import FFT, HOP, MELS, SAMPLE_RATE, WINDOW, log_mel, mel_filters, normalise_level
 from moee_core.audio.projector import AudioProjector, window_indices
 from moee_core.ops import Build
@@ -104,13 +104,19 @@ def test_chunks_give_what_one_pass_gives(chunk_frames: int, layers: int):
     torch.testing.assert_close(chunked.features_TLD, whole.features_TLD, rtol=0, atol=1e-5)
 
 
-def test_features_are_those_of_the_network_on_the_whole_mel():
-    network, wave = encoder(), speech_like(1.0)
+def test_features_are_those_of_a_recording_with_silence_around_it():
+    """The edges of a recording must sound like silence, not like the convolutions' own padding."""
+    network, wave, around = encoder(), normalise_level(speech_like(1.0)), 20
+    silence = torch.zeros(around * MEL_PER_FRAME * HOP)
     with torch.no_grad():
-        expected = network(mel_frames(normalise_level(wave), 25)[None])[0]
-    torch.testing.assert_close(
-        encode_speech(network, wave, 25, chunk_frames=6).features_TLD, expected, rtol=0, atol=1e-5
-    )
+        expected = network(mel_frames(torch.cat([silence, wave, silence]), 25 + 2 * around)[None])[0, around:-around]
+    found = encode_speech(network, wave, 25, chunk_frames=6).features_TLD
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+def test_a_silent_recording_is_the_same_in_every_frame():
+    features = encode_speech(encoder(), torch.zeros(16000), 25).features_TLD
+    torch.testing.assert_close(features, features[:1].expand_as(features), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("num_frames", [1, 20, 30])
