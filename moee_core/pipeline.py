@@ -95,7 +95,7 @@ def animate(
     config = system.config
     device = next(system.parameters()).device
     total = num_frames(waveform.samples.shape[1], waveform.sample_rate, config.fps)
-    mono = torch.from_numpy(resample_mono(waveform))
+    mono = torch.from_numpy(resample_mono(waveform, in_file=True))
     features = encode_speech(system.speech_encoder, mono, total, config.fps).features_TLD
     vectors = torch.from_numpy(emotion.sample(total, config.fps)).to(device)
     latent = system.autoencoder.encode(to_model(fit_square(portrait, config.image_size)).to(device))

@@ -33,7 +33,11 @@ class ConfigError(MoEEError, ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """The cached clips of the face world. ``sentences`` limits the speech used (0 = all of the training split)."""
+    """The cached clips of the face world.
+
+    ``wide_speech`` names the folder of a wider local speech bank (``training/data/wide_speech.py``), from which
+    ``wide_share`` of the clips are spoken; empty uses the bank that ships alone.
+    """
 
     clips: int = 3600
     frames: int = 20
@@ -45,6 +49,8 @@ class DataConfig:
     blend: float = 0.14
     contempt: float = 0.04
     silent: float = 0.05
+    wide_speech: str = ""
+    wide_share: float = 0.6
 
     def __post_init__(self) -> None:
         if self.neutral + self.compound + self.blend + self.contempt >= 1:
@@ -84,11 +90,11 @@ class AutoencoderStage(StageConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class AudioStage(StageConfig):
-    """``augmentations`` noisy copies of every utterance are used."""
+    """Every batch is cut from the speech bank anew; ``frames`` is the length of an example."""
 
     batch_size: int = 24
     learning_rate: float = 2e-3
-    augmentations: int = 4
+    frames: int = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +107,11 @@ class DiffusionStage(StageConfig):
     window), ``motion_noise`` roughens motion frames. ``other_reference``: probability that the portrait shows another
     emotion than neutral. ``mouth_mask``: probability that its mouth is masked. ``region_weight``: weights of mouth
     and eyes in the loss; ``scale_power`` tempers the weight of each position by how much it moves;
-    ``spatial_weight`` is lambda of the time-step-aware spatial loss (MoEE Eq. 7; pixel L1, on one frame per clip).
+    ``spatial_weight`` is lambda of the time-step-aware spatial loss (MoEE Eq. 7, pixel L1) on every
+    ``spatial_every``-th frame, ``spatial_edges`` the part of differences between neighbouring pixels in it (0 is the
+    paper's). Its weight in time is the paper's cosine (``spatial_time`` "cosine"), which forgets the last time-step,
+    or "flat", for models that sample in one step: there the squared error alone asks for the mean of all mouths that
+    fit, and the absolute one for a mouth.
     ``emotion`` false keeps emotion out of stage 1 altogether, the paper's literal order.
     Until ``short_until`` of the stage, clips are ``short_window`` frames long and ``short_batch_size`` of them make a
     batch: as many frames, but more people, emotions and time-steps in each step. Then whole windows.
@@ -122,10 +132,19 @@ class DiffusionStage(StageConfig):
     eye_weight: float = 2.0
     scale_power: float = 0.8
     spatial_weight: float = 0.0
+    spatial_time: str = "cosine"
+    spatial_every: int = 4
+    spatial_edges: float = 0.0
     emotion: bool = True
     short_window: int = 4
     short_batch_size: int = 12
     short_until: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.spatial_time not in ("cosine", "flat"):
+            raise ValueError(f"spatial_time must be cosine or flat, got {_shown(self.spatial_time)}")
+        if self.spatial_every < 1:
+            raise ValueError(f"spatial_every must be at least 1, got {self.spatial_every}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +164,7 @@ class ExpertsStage(DiffusionStage):
     label_noise: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.init not in ("upcycle", "zero"):
             raise ValueError(f"stages.experts.init must be upcycle or zero, got {self.init!r}")
 
@@ -190,7 +210,8 @@ class SystemTables:
 class TrainConfig:
     """The whole file. ``precision`` is bf16 (autocast) or fp32; ``threads`` 0 leaves PyTorch's choice.
 
-    ``processes``: CPU processes of one thread that share every batch.
+    ``processes``: CPU processes of one thread that share every batch. ``start_from`` names a checkpoint whose weights
+    the run goes on from; its experts become one again by their mean, and stages with no iterations keep its weights.
     """
 
     name: str
@@ -202,6 +223,7 @@ class TrainConfig:
     processes: int = 1
     cache: str = "cache"
     runs: str = "runs"
+    start_from: str = ""
     data: DataConfig = field(default_factory=DataConfig)
     stages: StagesConfig = field(default_factory=StagesConfig)
 

@@ -1,6 +1,6 @@
 """Write an evaluation set: test people, test voices, test sentences, and the instruments' calibration pictures.
 
-    python training/evaluation_set.py OUT [--people 50] [--split test|tune]
+    python training/evaluation_set.py OUT [--people 50] [--first 0] [--split test|tune]
 
 One ``person-NNN.npz`` per person (see ``moee_core/metrics/evaluate.py``). It is a pure function of the face world, so
 the instruments are fixed before any model is trained. Takes about two seconds a person.
@@ -126,18 +126,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Write an evaluation set of the face world.")
     parser.add_argument("out", type=Path)
     parser.add_argument("--people", type=int, default=50)
+    parser.add_argument("--first", type=int, default=0, help="number of the first person")
     parser.add_argument("--split", choices=("tune", "test"), default="test")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     utterances = load_speech(options.split)
-    for number in range(options.people):
+    for number in range(options.first, options.first + options.people):
         path = options.out / f"person-{number:03d}.npz"
         if path.exists():
             continue
         temporary = options.out / f".person-{number:03d}.{os.getpid()}.npz"
         save_arrays(temporary, make_person(options.split, number, utterances))
         os.replace(temporary, path)
-        sys.stderr.write(f"\rperson {number + 1}/{options.people}")
+        sys.stderr.write(f"\rperson {number - options.first + 1}/{options.people}")
     sys.stderr.write("\n")
     return 0
 

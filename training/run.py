@@ -20,7 +20,7 @@ import torch
 from moee_core.networks.config import SystemConfig
 from moee_core.ops import Build, plain_attention, torch_attention
 from moee_core.systems.moee import MoEESystem
-from moee_core.weights.checkpoint import load_system, save_system
+from moee_core.weights.checkpoint import inspect_checkpoint, load_system, save_system
 from training import parallel
 from training.config import ConfigError, TrainConfig, to_dict
 from training.data.clips import ClipCache, prepare_clips
@@ -108,7 +108,10 @@ class _Runner:
     def clips(self, system: MoEESystem) -> LatentClips:
         if self._clips is None:
             if parallel.rank() == 0:
+                threads = torch.get_num_threads()
+                torch.set_num_threads(max(threads, parallel.size()))  # the others wait
                 self._clips = prepare_latents(self.cache, system.autoencoder, system.speech_encoder)
+                torch.set_num_threads(threads)
             parallel.barrier()  # the others read the files that the first one wrote
             if self._clips is None:
                 self._clips = prepare_latents(self.cache, system.autoencoder, system.speech_encoder)
@@ -137,13 +140,16 @@ class _Runner:
         if index == 0:
             system = MoEESystem(shared, self._build)
             moee.initialise(system, None, self.config.seed)
+            if self.config.start_from:
+                previous, _ = load_system(Path(self.config.start_from), self._build)
+                moee.start_from(previous, system)
             return system
         system, _ = load_system(self.folder / f"{STAGES[index - 1]}.safetensors", self._build)
         if name == "experts":
             grown = MoEESystem(shared, self._build)
             moee.grow_experts(system, grown, self.config.stages.experts.init, self.config.stages.gates.local_bias)
             return grown
-        if name == "reference":
+        if name == "reference" and not self.config.start_from:
             fresh = MoEESystem(shared, self._build)
             moee.initialise(fresh, self.clips(system), self.config.seed)
             fresh.autoencoder.load_state_dict(system.autoencoder.state_dict())
@@ -163,7 +169,7 @@ class _Runner:
             fresh = not (self.folder / "state.pt").exists()
             return autoencoder.make_stage(config, self.cache, system.autoencoder, fresh)
         if name == "audio":
-            return audio.make_stage(config, self.cache, system.speech_encoder)
+            return audio.make_stage(config, system.speech_encoder)
         clips = self.clips(system)
         system.to(config.device)
         make = {"reference": moee.reference_stage, "experts": moee.experts_stage, "gates": moee.gates_stage}[name]
@@ -172,10 +178,15 @@ class _Runner:
 
 def _metadata(config: TrainConfig, stage: dict[str, str]) -> dict[str, str]:
     steps = {name: getattr(config.stages, name).iterations for name in STAGES}
+    trained: dict[str, object] = {"name": config.name, "seed": config.seed, "iterations": steps}
+    if config.start_from:
+        before = inspect_checkpoint(config.start_from).metadata.get("trained", "{}")
+        trained["after"] = json.loads(before)
+    speech = "flite (CMU licence)" + (" and espeak-ng" if config.data.wide_speech else "")
     return {
         "stage": stage.get("stage", ""),
-        "trained": json.dumps({"name": config.name, "seed": config.seed, "iterations": steps}),
-        "data_licence": "procedural faces; speech synthesised with flite (CMU licence)",
+        "trained": json.dumps(trained),
+        "data_licence": f"procedural faces; speech synthesised with {speech}",
     }
 
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops import Build
-from .mel import HOP, MELS, SAMPLE_RATE, log_mel, normalise_level
+from .mel import HOP, MELS, SAMPLE_RATE, level_gain, log_mel
 
 MEL_PER_FRAME = 4
 """Mel frames (100 a second) per video frame at 25 frames a second."""
@@ -63,12 +63,6 @@ class SpeechEncoder(nn.Module):
         return self.viseme_head(features_BTLD.flatten(-2))
 
 
-def mel_frames(samples: Tensor, num_frames: int) -> Tensor:
-    """(S,) level-normalised 16 kHz samples -> (4 * num_frames, MELS): padded with silence or cut to the video."""
-    wanted = num_frames * MEL_PER_FRAME * HOP
-    return log_mel(F.pad(samples[:wanted], (0, max(0, wanted - samples.shape[0]))))
-
-
 @torch.no_grad()
 def encode_speech(
     encoder: SpeechEncoder, samples: Tensor, num_frames: int, fps: float = 25.0, chunk_frames: int = 1500
@@ -80,13 +74,26 @@ def encode_speech(
     if abs(fps * MEL_PER_FRAME * HOP - SAMPLE_RATE) > 1e-6:
         raise ValueError(f"this speech encoder was trained for 25 frames a second, got {fps:g}")
     context = 2 + 2 * len(encoder.layers)  # video frames the convolutions look to either side, rounded up
-    # silence around the recording: the convolutions' own zero padding would be a loud sound in log-mel
-    around = context * MEL_PER_FRAME * HOP
-    mel = mel_frames(F.pad(normalise_level(samples), (around, 0)), num_frames + 2 * context)
-    mel = mel.to(next(encoder.parameters()).device)
+    gain = level_gain(samples)
+    device = next(encoder.parameters()).device
     pieces = []
     for start in range(0, num_frames, chunk_frames):
         stop = min(num_frames, start + chunk_frames)
-        part = encoder(mel[None, start * MEL_PER_FRAME : (stop + 2 * context) * MEL_PER_FRAME])[0]
-        pieces.append(part[context : context + stop - start])
+        # silence around the recording: the convolutions' own zero padding would be a loud sound in log-mel
+        mel = mel_between(samples, gain, start - context, stop + context)
+        pieces.append(encoder(mel[None].to(device))[0, context : context + stop - start])
     return AudioFeatures(features_TLD=torch.cat(pieces), fps=fps)
+
+
+def mel_between(samples: Tensor, gain: float, first: int, last: int) -> Tensor:
+    """Log-mel of video frames ``first`` .. ``last - 1`` of (S,) samples times ``gain``, (4 (last - first), MELS).
+
+    What lies before and behind the recording is silence. Only this stretch is read, so that the samples may be in a
+    file.
+    """
+    per_frame = MEL_PER_FRAME * HOP
+    begin, end = (first - 1) * per_frame, (last + 1) * per_frame  # a frame more, for windows that reach over the edge
+    inside = samples[max(0, begin) : max(0, end)] * gain
+    lead = min(max(0, -begin), end - begin)
+    padded = F.pad(inside, (lead, end - begin - lead - inside.shape[0]))
+    return log_mel(padded)[MEL_PER_FRAME:-MEL_PER_FRAME]

@@ -49,13 +49,22 @@ def log_mel(samples: Tensor) -> Tensor:
     return ((torch.cat(power) + FLOOR).log() + 4.0) / 4.0
 
 
-def normalise_level(samples: Tensor, target: float = 0.1, quiet: float = 0.003) -> Tensor:
-    """Bring the loud parts of a recording (95th percentile of 25 ms RMS) to ``target``.
+def level_gain(samples: Tensor, target: float = 0.1, quiet: float = 0.003) -> float:
+    """What brings the loud parts of a recording (95th percentile of 25 ms RMS) to ``target``; (S,) is read in blocks.
 
     Recordings quieter than ``quiet`` (-50 dBFS) are silence: they are left alone, not turned into loud noise.
     """
     if samples.numel() == 0:
-        return samples
-    blocks = F.pad(samples, (0, -samples.numel() % WINDOW)).view(-1, WINDOW)
-    level = float(blocks.square().mean(dim=1).sqrt().quantile(0.95)) if blocks.shape[0] < 1_000_000 else target
-    return samples if level < quiet else samples * (target / level)
+        return 1.0
+    rms = []
+    for block in samples.split(WINDOW * BLOCK):
+        pieces = F.pad(block, (0, -block.numel() % WINDOW)).view(-1, WINDOW)
+        rms.append(pieces.square().mean(dim=1).sqrt())
+    joined = torch.cat(rms)
+    level = float(joined.quantile(0.95)) if joined.numel() < 1_000_000 else target
+    return 1.0 if level < quiet else target / level
+
+
+def normalise_level(samples: Tensor, target: float = 0.1, quiet: float = 0.003) -> Tensor:
+    """The recording times its ``level_gain``."""
+    return samples * level_gain(samples, target, quiet)

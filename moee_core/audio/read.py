@@ -17,6 +17,7 @@ PyAV is imported when it is first needed.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -160,21 +161,26 @@ def read_audio(path: str | PathLike[str]) -> Waveform:
     return Waveform(samples=samples_CS, sample_rate=sample_rate)
 
 
-def resample_mono(waveform: Waveform, sample_rate: int = 16_000) -> np.ndarray:
+def resample_mono(waveform: Waveform, sample_rate: int = 16_000, in_file: bool = False) -> np.ndarray:
     """The mean of all channels at another rate.
 
     waveform     (C, S) of any channel count and rate
     sample_rate  hertz
+    in_file      keep the result in a temporary file that goes away with the array: hours of sound need no memory
     -> (R,) float32, R = ceil(S * sample_rate / waveform.sample_rate), aligned with the source (no filter delay)
     """
     if sample_rate < 1:
         raise ValueError(f"sample_rate must be at least 1 Hz, got {sample_rate}")
     source_rate, count = waveform.sample_rate, waveform.samples.shape[1]
+    length = -(-count * sample_rate // source_rate)
+    result_R = _array_in_file(length) if in_file else np.zeros(length, dtype=np.float32)
     if source_rate == sample_rate:
-        return waveform.samples.mean(axis=0, dtype=np.float32)
+        for start in range(0, count, BLOCK_SAMPLES):
+            block = slice(start, start + BLOCK_SAMPLES)
+            result_R[block] = waveform.samples[:, block].mean(axis=0, dtype=np.float32)
+        return result_R
     import av
 
-    result_R = np.zeros(-(-count * sample_rate // source_rate), dtype=np.float32)
     resampler = av.AudioResampler(format="fltp", layout="mono", rate=sample_rate)
     filled = 0
     # Silence after the end pushes the last samples, and recordings shorter than the filter, out of the resampler.
@@ -186,6 +192,18 @@ def resample_mono(waveform: Waveform, sample_rate: int = 16_000) -> np.ndarray:
     for block in resampler.resample(None):
         filled = _append(result_R, filled, block.to_ndarray()[0])
     return result_R
+
+
+def _array_in_file(length: int) -> np.ndarray:
+    """Zeros (length,) float32 over an unnamed temporary file; in memory on Windows, which keeps no unnamed files."""
+    import tempfile
+
+    if os.name == "nt":
+        return np.zeros(length, dtype=np.float32)
+
+    with tempfile.TemporaryFile(prefix="moee_sound_") as file:
+        file.truncate(4 * max(1, length))
+        return np.memmap(file, dtype=np.float32, mode="r+", shape=(length,))  # type: ignore[call-overload]
 
 
 def array_frame(

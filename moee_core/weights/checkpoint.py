@@ -117,9 +117,6 @@ def inspect_checkpoint(path: str | Path) -> CheckpointInfo:
 
 def load_system(path: str | Path, build: Build = DEFAULT_BUILD) -> tuple[MoEESystem, CheckpointInfo]:
     """The networks of a checkpoint, in float32 unless ``build.dtype`` says otherwise, in eval mode."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     info = inspect_checkpoint(path)
     name = Path(path).name
     try:
@@ -129,12 +126,38 @@ def load_system(path: str | Path, build: Build = DEFAULT_BUILD) -> tuple[MoEESys
     expected = {key: tuple(value.shape) for key, value in system.state_dict().items()}
     _check_keys(name, expected, info.shapes)
     dtype = build.dtype or torch.float32
-    try:
-        state = {key: value.to(dtype) for key, value in load_file(str(path)).items()}
-    except SafetensorError as error:
-        raise CheckpointError(f"{name} is damaged: {error}; copy or download it again") from error
+    state = {key: value.to(dtype) for key, value in _tensors(path).items()}
     system.load_state_dict(state, strict=True)
     return system.eval().requires_grad_(False), info
+
+
+def load_parts(path: str | Path) -> tuple[dict[str, dict[str, Tensor]], CheckpointInfo]:
+    """The weights by network, for a host that builds and places each network itself: {"denoiser": {key: tensor}, ...}.
+
+    Checked as strictly as ``load_system`` does, without building anything: a complete set, every shape right.
+    """
+    info = inspect_checkpoint(path)
+    name = Path(path).name
+    try:
+        system = MoEESystem(info.config, Build(device="meta"))
+    except (RuntimeError, ValueError) as error:
+        raise CheckpointError(f"{name}: no network can be built from its configuration: {error}") from error
+    _check_keys(name, {key: tuple(value.shape) for key, value in system.state_dict().items()}, info.shapes)
+    parts: dict[str, dict[str, Tensor]] = {}
+    for key, value in _tensors(path).items():
+        part, inside = key.split(".", 1)
+        parts.setdefault(part, {})[inside] = value
+    return parts, info
+
+
+def _tensors(path: str | Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(str(path))
+    except SafetensorError as error:
+        raise CheckpointError(f"{Path(path).name} is damaged: {error}; copy or download it again") from error
 
 
 def _check_keys(name: str, expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]) -> None:
@@ -168,7 +191,10 @@ def save_system(
     }
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # what the user's umask gives; some safetensors releases make it private
         save_file(state, str(temporary), metadata=header)
+        os.chmod(temporary, mode)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from moee_core.audio.encoder import MEL_PER_FRAME, AudioFeatures, SpeechEncoder, encode_speech, mel_frames
+from moee_core.audio.encoder import MEL_PER_FRAME, AudioFeatures, SpeechEncoder, encode_speech, mel_between
 from moee_core.audio.mel import FFT, HOP, MELS, SAMPLE_RATE, WINDOW, log_mel, mel_filters, normalise_level
 from moee_core.audio.projector import AudioProjector, window_indices
 from moee_core.ops import Build
@@ -109,7 +109,9 @@ def test_features_are_those_of_a_recording_with_silence_around_it():
     network, wave, around = encoder(), normalise_level(speech_like(1.0)), 20
     silence = torch.zeros(around * MEL_PER_FRAME * HOP)
     with torch.no_grad():
-        expected = network(mel_frames(torch.cat([silence, wave, silence]), 25 + 2 * around)[None])[0, around:-around]
+        expected = network(mel_between(torch.cat([silence, wave, silence]), 1.0, 0, 25 + 2 * around)[None])[
+            0, around:-around
+        ]
     found = encode_speech(network, wave, 25, chunk_frames=6).features_TLD
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
@@ -127,13 +129,13 @@ def test_recording_and_video_need_not_be_equally_long(num_frames: int):
     assert found.num_frames == num_frames == len(found.features_TLD)
     assert found.fps == 25.0
     assert torch.isfinite(found.features_TLD).all()
-    assert mel_frames(wave, num_frames).shape == (4 * num_frames, MELS)
+    assert mel_between(wave, 1.0, 0, num_frames).shape == (4 * num_frames, MELS)
 
 
 def test_what_is_said_in_one_frame_changes_the_features_around_it_only():
     """Frame 40 of 80 is at 1.6 s; three layers look a few frames to either side."""
     network, wave = encoder(), speech_like(80 / 25)
-    mel = mel_frames(wave, 80)
+    mel = mel_between(wave, 1.0, 0, 80)
     other = mel.clone()
     other[4 * 40 : 4 * 41] += 1.0
     with torch.no_grad():
@@ -149,7 +151,7 @@ def test_silence_stays_bounded(wave: Tensor):
     found = encode_speech(encoder(), wave, 25).features_TLD
     assert torch.isfinite(found).all()
     assert float(found.abs().max()) < 10
-    quiet = mel_frames(wave, 25)
+    quiet = mel_between(wave, 1.0, 0, 25)
     torch.testing.assert_close(quiet, torch.full_like(quiet, (np.log(1e-5) + 4) / 4))
 
 
@@ -204,3 +206,11 @@ def test_projected_tokens_are_normed_and_depend_on_the_whole_window():
     heard = windows.grad.abs().amax(dim=(2, 3)) > 0
     assert heard[3].all()
     assert not heard[[0, 1, 2, 4, 5, 6]].any()
+
+
+def test_stretches_of_a_spectrogram_join_without_a_seam():
+    wave = speech_like(1.0)
+    whole = mel_between(wave, 2.0, -3, 30)
+    parts = [mel_between(wave, 2.0, a, b) for a, b in ((-3, 0), (0, 11), (11, 24), (24, 30))]
+    torch.testing.assert_close(torch.cat(parts), whole)
+    assert torch.equal(mel_between(wave, 1.0, 60, 62), mel_between(torch.zeros(0), 1.0, 0, 2))

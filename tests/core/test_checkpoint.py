@@ -253,6 +253,12 @@ def test_a_new_file_replaces_the_old_one_whole(system: MoEESystem, tmp_path: Pat
     assert load_system(path)[1].config == TINY
 
 
+def test_a_saved_file_is_as_readable_as_any_other(system: MoEESystem, tmp_path: Path):
+    (tmp_path / "plain").touch()
+    save_system(tmp_path / "model.safetensors", system)
+    assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_the_hash_of_weights_knows_content_and_names_but_not_order():
     a, b = torch.randn(3), torch.randn(2, 2)
     state = {"a": a, "b": b}

@@ -233,6 +233,14 @@ def test_resampling_has_no_delay(rate):
     assert abs(int(np.argmax(resample_mono(sound(click, rate)))) - 16_000) <= 1
 
 
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+def test_sound_in_a_file_is_the_sound_in_memory(rate: int):
+    wave = sound(np.random.default_rng(1).normal(0, 0.1, rate + 7), rate)
+    found = resample_mono(wave, in_file=True)
+    np.testing.assert_array_equal(np.asarray(found), resample_mono(wave))
+    assert isinstance(found, np.memmap) or os.name == "nt"
+
+
 @pytest.mark.parametrize("count", [1, 2, 7, 50, 801])
 @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100, 192_000])
 def test_short_recordings_survive_resampling(count, rate):

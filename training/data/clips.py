@@ -20,15 +20,21 @@ import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from moee_core.audio.mel import HOP, log_mel, normalise_level
+from moee_core.audio.mel import HOP, MELS, log_mel, normalise_level
 from training.config import DataConfig
+
+if TYPE_CHECKING:
+    from training.face_world.speech import Utterance
 
 log = logging.getLogger(__name__)
 
+FRAME_SAMPLES = 4 * HOP
+"""Audio samples of one video frame."""
 PAD = 8
 """Video frames of context kept on either side of a clip's audio."""
 FIELDS = ("frames", "references", "mouths", "mel", "viseme", "emotion")
@@ -74,6 +80,9 @@ def source_hash() -> str:
 
 def cache_folder(config: DataConfig, seed: int, cache: Path) -> Path:
     settings = {k: v for k, v in asdict(config).items() if k != "workers"}
+    wide = Path(config.wide_speech, "index.json") if config.wide_speech else None
+    if wide is not None and wide.exists():  # the same folder may hold another bank tomorrow
+        settings["wide_speech"] = hashlib.sha256(wide.read_bytes()).hexdigest()
     text = json.dumps([settings, seed, source_hash()], sort_keys=True)
     return cache / f"clips-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
@@ -110,12 +119,10 @@ def _report(done: int, total: int, began: float) -> None:
 def _render_shard(job: tuple[DataConfig, int, int, str]) -> int:
     import cv2
 
-    from training.face_world.speech import load_speech
-
     config, seed, index, folder = job
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    utterances = load_speech("train")
+    utterances = speech_banks(config)
     first = index * config.shard
     count = min(config.shard, config.clips - first)
     clips = [_render_clip(config, seed, first + i, utterances) for i in range(count)]
@@ -125,7 +132,7 @@ def _render_shard(job: tuple[DataConfig, int, int, str]) -> int:
     return index
 
 
-def _render_clip(config: DataConfig, seed: int, number: int, utterances: list) -> dict[str, np.ndarray]:
+def _render_clip(config: DataConfig, seed: int, number: int, utterances: SpeechBanks) -> dict[str, np.ndarray]:
     from training.face_world import performance as world
     from training.face_world.render import face_regions, render
     from training.face_world.splits import person, split_rng
@@ -136,7 +143,13 @@ def _render_clip(config: DataConfig, seed: int, number: int, utterances: list) -
     odds = [getattr(config, kind) for kind in kinds]
     kind = str(rng.choice([*kinds, "single"], p=[*odds, 1 - sum(odds)]))
     frames = config.frames
-    samples, mel, start, phonemes = _speech(rng, config, utterances)
+    if rng.random() < config.silent:
+        quiet = rng.normal(0.0, 10 ** rng.uniform(-5, -3), (frames + 2 * PAD) * FRAME_SAMPLES).astype(np.float32)
+        samples, mel, start, phonemes = None, log_mel(torch.from_numpy(quiet)).numpy(), 0, ()
+    else:
+        utterance = utterances.draw(rng)
+        mel, start = heard(rng, utterance.samples, frames)
+        samples, phonemes = utterance.samples, utterance.phonemes
     total = start + frames
     emotion = np.zeros((total, 8), np.float32)
     emotion[start:] = world.random_timeline(rng, frames, kind)
@@ -161,21 +174,50 @@ def _render_clip(config: DataConfig, seed: int, number: int, utterances: list) -
     }
 
 
-def _speech(rng: np.random.Generator, config: DataConfig, utterances: list) -> tuple:
-    """A place in a random utterance (or silence): samples, log-mel of the clip with context, first frame, phonemes."""
-    frames = config.frames
-    if rng.random() < config.silent:
-        quiet = rng.normal(0.0, 10 ** rng.uniform(-5, -3), (frames + 2 * PAD) * 640).astype(np.float32)
-        return None, log_mel(torch.from_numpy(quiet)).numpy(), 0, ()
-    utterance = utterances[rng.integers(len(utterances))]
-    length = int(np.ceil(utterance.duration * 25))
+@dataclass(frozen=True)
+class SpeechBanks:
+    """The training speech: what ships and, where it was made, a wider bank."""
+
+    shipped: list[Utterance]
+    wide: list[Utterance]
+    wide_share: float
+
+    def draw(self, rng: np.random.Generator) -> Utterance:
+        bank = self.wide if self.wide and rng.random() < self.wide_share else self.shipped
+        return bank[rng.integers(len(bank))]
+
+
+def speech_banks(config: DataConfig) -> SpeechBanks:
+    """Decode the training speech once."""
+    from training.data import wide_speech
+    from training.face_world.speech import load_speech
+
+    wide = wide_speech.load(Path(config.wide_speech)) if config.wide_speech else []
+    return SpeechBanks(load_speech("train"), wide, config.wide_share)
+
+
+def heard(rng: np.random.Generator, samples: np.ndarray, frames: int) -> tuple[np.ndarray, int]:
+    """(log-mel (4 (frames + 2 PAD), MELS), first video frame) of a random place in a recording, made to sound as if
+    another speaker said it into another microphone."""
+    length = int(np.ceil(len(samples) / FRAME_SAMPLES))
     start = int(rng.integers(0, max(1, length - frames + 6)))
-    wave = augment(rng, normalise_level(torch.from_numpy(utterance.samples)))
-    per_frame = 4 * HOP
-    wave = torch.nn.functional.pad(wave, (PAD * per_frame, (frames + 2 * PAD) * per_frame))
-    begin = start * per_frame
-    mel = log_mel(wave[begin : begin + (frames + 2 * PAD) * per_frame])
-    return utterance.samples, mel.numpy(), start, utterance.phonemes
+    wave = augment(rng, normalise_level(torch.from_numpy(samples)))
+    wave = torch.nn.functional.pad(wave, (PAD * FRAME_SAMPLES, (frames + 2 * PAD) * FRAME_SAMPLES))
+    begin = start * FRAME_SAMPLES
+    mel = log_mel(wave[begin : begin + (frames + 2 * PAD) * FRAME_SAMPLES])
+    return another_throat(rng, mel.numpy()), start
+
+
+def another_throat(rng: np.random.Generator, mel: np.ndarray) -> np.ndarray:
+    """Stretch the mel axis (vocal tract length) and bend the spectrum smoothly (microphone, timbre)."""
+    bands = np.arange(MELS)
+    source = np.clip((bands + 8) * float(np.exp(rng.uniform(-0.16, 0.16))) - 8, 0, MELS - 1)
+    low = np.minimum(source.astype(int), MELS - 2)
+    part = (source - low).astype(np.float32)
+    stretched = mel[:, low] * (1 - part) + mel[:, low + 1] * part
+    knots = rng.normal(0.0, 0.2, 6)
+    bend = np.interp(bands, np.linspace(0, MELS - 1, len(knots)), knots)
+    return (stretched + bend).astype(np.float32)
 
 
 def augment(rng: np.random.Generator, wave: torch.Tensor) -> torch.Tensor:

@@ -4,8 +4,8 @@ Shapes (legend for this file): B clips, F frames of a window, k motion frames, N
 
 Loss. L_latent (MoEE Eq. 6) on the velocity. With the reference anchor its error is expressed in the network's own
 unit, (v^ - v)^2 w / r^2 (see portrait_unet.py), then weighted by how much a position moves (tempered by
-``scale_power``) and by mouth and eyes. L_spatial (Eq. 7): w(t) |I_p - I_GT| with w(t) = cos(t pi / 2T), I_p the
-decoded one-step estimate of one frame per clip, weighted by lambda = ``spatial_weight``.
+``scale_power``) and by mouth and eyes. L_spatial (Eq. 7): w(t) |I_p - I_GT| with w(t) = cos(t pi / 2T) or 1,
+I_p the decoded one-step estimate of some frames, weighted by lambda = ``spatial_weight``.
 Every random choice is a function of (seed, sample, step).
 """
 
@@ -151,17 +151,22 @@ class DiffusionTask:
     def _spatial(
         self, batch: Batch, settings: DiffusionStage, velocity: Tensor, noisy: Tensor, alpha: Tensor, sigma: Tensor
     ) -> Tensor:
-        """MoEE Eq. 7 without a perceptual network: cos(t pi / 2T) |I_p - I_GT|_1 on the middle frame of each clip."""
-        rows = torch.arange(settings.window // 2, len(velocity), settings.window, device=velocity.device)
+        """MoEE Eq. 7 without a perceptual network: w(t) |I_p - I_GT|_1, and of their edges if asked."""
+        first, every = settings.spatial_every // 2, settings.spatial_every
+        rows = torch.arange(min(first, len(velocity) - 1), len(velocity), every, device=velocity.device)
         x0 = to_x0(velocity[rows], noisy[rows], alpha[rows], sigma[rows], "v_prediction")
-        fade = torch.cos(batch.timesteps[rows] * math.pi / (2 * TRAIN_STEPS))[:, None, None, None]
+        fade = torch.ones(len(rows), 1, 1, 1, device=velocity.device)
+        if settings.spatial_time == "cosine":
+            fade = torch.cos(batch.timesteps[rows] * math.pi / (2 * TRAIN_STEPS))[:, None, None, None]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             with torch.no_grad():
                 truth = self.system.autoencoder.decode(batch.clean[rows]).float()
             made = self.system.autoencoder.decode(x0).float()
         mouth, eyes = self.regions.to(made.device)
         region = 1 + (settings.mouth_weight - 1) * mouth + (settings.eye_weight - 1) * eyes
-        return ((made - truth).abs() * fade * region).mean()
+        error = (made - truth) * fade * region
+        edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+        return error.abs().mean() + settings.spatial_edges * edges
 
 
 def draw_timestep(settings: DiffusionStage, rng: np.random.Generator) -> int:

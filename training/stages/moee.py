@@ -19,7 +19,7 @@ from moee_core.emotion.vocabulary import EXPERTS
 from moee_core.experts.gating import EmotionGates
 from moee_core.experts.mixture import MixtureOfEmotionExperts
 from moee_core.systems.moee import MoEESystem, expert_shares
-from training.config import ExpertsStage, TrainConfig
+from training.config import ConfigError, ExpertsStage, TrainConfig
 from training.data.latents import LatentClips
 from training.loop import Stage
 from training.stages.diffusion import DiffusionTask, ReferenceChoice, choose_reference, draw_numbers
@@ -176,6 +176,37 @@ def initialise(system: MoEESystem, clips: LatentClips | None, seed: int) -> None
                     parameter.zero_()
     if system.denoiser.anchor_std is not None and clips is not None:
         system.denoiser.anchor_std.weight.copy_(clips.change_std.clamp_min(0.05).flatten(1))
+
+
+@torch.no_grad()
+def start_from(previous: MoEESystem, system: MoEESystem) -> None:
+    """Weights of a finished model into stage 1's network, whose one emotion attention is the mean of its experts.
+
+    What the finished model does not have (encoders that were not trained) keeps its start. Raises ``ConfigError`` for
+    a model of other sizes.
+    """
+    given = previous.state_dict()
+    target = system.state_dict()
+    for key, value in target.items():
+        if ".emotion.gates." in key:
+            continue  # stage 1 has one expert and no use for gates
+        if ".emotion.experts.0." in key:
+            head, tail = key.split(".emotion.experts.0.")
+            parts = [
+                given[name]
+                for name in given
+                if name.startswith(f"{head}.emotion.experts.")
+                and name.split(".emotion.experts.")[1].split(".", 1)[1] == tail
+            ]
+            found = torch.stack(parts).mean(0) if parts else None
+        else:
+            found = given.get(key)
+        if found is None:
+            continue
+        if found.shape != value.shape:
+            raise ConfigError(f"start_from: {key} is {tuple(found.shape)} there and {tuple(value.shape)} here")
+        value.copy_(found)
+    system.load_state_dict(target)
 
 
 @torch.no_grad()

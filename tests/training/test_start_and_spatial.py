@@ -1,0 +1,78 @@
+"""The spatial loss beyond Eq. 7, and runs that start from a finished model."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from moee_core.diffusion.schedule import alphas_cumprod
+from moee_core.systems.moee import MoEESystem
+from training.config import ConfigError, DiffusionStage
+from training.stages import moee
+
+from .test_loop import NEUTRAL, PLAIN, TINY, WINDOW, fresh, task_of
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_the_spatial_loss_can_be_flat_in_time_on_more_frames_and_on_edges(every: int):
+    settings = dataclasses.replace(
+        PLAIN,
+        spatial_weight=1.0,
+        spatial_time="flat",
+        spatial_every=every,
+        spatial_edges=0.5,
+        mouth_weight=1.0,
+        eye_weight=1.0,
+    )
+    task, _ = task_of(settings)
+    weight = task.position_weight(settings)
+    batch = task.batch(2, settings, [3, 12], [NEUTRAL] * 2)
+    with torch.no_grad():
+        _, figures = task.loss(batch, settings, weight, gated=False)
+        velocity, noisy = task.predict(batch, settings, gated=False)
+        alpha_bar = alphas_cumprod(TINY.unet.beta_schedule).float()[batch.timesteps][:, None, None, None]
+        estimate = alpha_bar.sqrt() * noisy - (1 - alpha_bar).sqrt() * velocity
+        rows = list(range(every // 2, 2 * WINDOW, every))
+        error = task.system.autoencoder.decode(estimate[rows]) - task.system.autoencoder.decode(batch.clean[rows])
+    edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+    assert figures["spatial"] == pytest.approx(float(error.abs().mean() + 0.5 * edges), rel=1e-3)
+
+
+@pytest.mark.parametrize(("name", "value"), [("spatial_time", "sine"), ("spatial_every", 0)])
+def test_spatial_settings_are_checked(name: str, value: object):
+    with pytest.raises(ValueError, match=name):
+        DiffusionStage(**{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("given", [6, 1])
+def test_a_run_can_start_from_a_finished_model(given: int):
+    previous, system = fresh(given), fresh(1)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in previous.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    moee.start_from(previous, system)
+    given_state = previous.state_dict()
+    for name, value in system.state_dict().items():
+        if ".gates." in name:
+            continue
+        if ".emotion.experts.0." in name:
+            every = [given_state[name.replace("experts.0.", f"experts.{i}.")] for i in range(given)]
+            torch.testing.assert_close(value, torch.stack(every).mean(0))
+        else:
+            assert torch.equal(value, given_state[name]), name
+
+
+def test_a_start_without_some_encoder_keeps_the_fresh_one_and_another_size_is_refused():
+    smaller = dataclasses.replace(TINY, emotion=dataclasses.replace(TINY.emotion, action_units=0))
+    previous, system = MoEESystem(smaller), fresh(1)
+    missing = set(system.state_dict()) - set(previous.state_dict())
+    before = {name: system.state_dict()[name].clone() for name in missing}
+    assert any("action_unit" in name for name in missing)
+    moee.start_from(previous, system)
+    assert all(torch.equal(system.state_dict()[name], value) for name, value in before.items())
+    narrow = MoEESystem(dataclasses.replace(TINY, audio=dataclasses.replace(TINY.audio, hidden=16)))
+    with pytest.raises(ConfigError, match=r"start_from: audio_projector\.proj1\.weight is \(16, "):
+        moee.start_from(narrow, fresh(1))
