@@ -16,9 +16,31 @@ def make_extension() -> ComfyExtension:
     """Return the extension ComfyUI registers. Raises ImportError outside ComfyUI 0.14 or newer."""
     from comfy_api.latest import ComfyExtension, io
 
+    from . import host
+    from .emotion import EmotionNode, EmotionTimelineNode, EmotionToLatentsNode
+    from .load import LoadExpert, LoadModel
+    from .portrait import EncodePortrait, EncodeSpeech
+    from .sample import Conditioning, Sampler
+    from .samples import Samples
+    from .video import VideoCombine
+
+    host.register_folder()
+
     class MoEEExtension(ComfyExtension):
         async def get_node_list(self) -> list[type[io.ComfyNode]]:
-            """Every node of the pack; version 0.1 has none yet."""
-            return []
+            """Every node of the pack, in the order a graph is built."""
+            return [
+                LoadModel,
+                LoadExpert,
+                Samples,
+                EncodePortrait,
+                EncodeSpeech,
+                EmotionNode,
+                EmotionTimelineNode,
+                EmotionToLatentsNode,
+                Conditioning,
+                Sampler,
+                VideoCombine,
+            ]
 
     return MoEEExtension()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import asyncio
 import importlib.util
 import os
 import re
@@ -116,7 +115,18 @@ def test_what_a_room_imports_is_declared(project: dict[str, Any], room: str, ext
     declared = [*declared, *(one for extra in extras for one in table["optional-dependencies"][extra])]
     names = {"opencv-python": "cv2", "opencv-python-headless": "cv2"}
     known = {names.get(_name(one), _name(one)) for one in declared} | set(sys.stdlib_module_names) | {"torch"}
-    known |= {"moee_core", "nodes", "training", "comfy", "comfy_api", "comfy_extras", "folder_paths", "node_helpers"}
+    known |= {
+        "moee_core",
+        "nodes",
+        "training",
+        "comfy",
+        "comfy_api",
+        "comfy_extras",
+        "comfyui_version",
+        "folder_paths",
+        "latent_preview",
+        "node_helpers",
+    }
     found = {}
     for path in sorted((ROOT / room).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -289,28 +299,3 @@ def test_every_path_in_a_command_of_the_documents_exists():
         paths = [word for word in words if re.match(r"(moee_core|training|benchmarks|workflows|tests)/", word)]
         missing += [f"{name}: {path}" for path in paths if not (ROOT / path).exists()]
     assert missing == []
-
-
-# ComfyUI's way in
-
-
-def test_comfyui_gets_an_extension_with_a_list_of_nodes(monkeypatch: pytest.MonkeyPatch):
-    """ComfyUI loads a pack by its path under a name of its own, then awaits the entry point and the list."""
-    host = ModuleType("comfy_api.latest")
-    host.ComfyExtension = type("ComfyExtension", (), {})  # type: ignore[attr-defined]
-    host.io = type("io", (), {"ComfyNode": object})  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "comfy_api", ModuleType("comfy_api"))
-    monkeypatch.setitem(sys.modules, "comfy_api.latest", host)
-    name = "pack_x_under_x_test"
-    spec = importlib.util.spec_from_file_location(name, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
-    assert spec is not None
-    assert spec.loader is not None
-    pack = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, name, pack)
-    spec.loader.exec_module(pack)
-    extension: Any = asyncio.run(pack.comfy_entrypoint())
-    nodes = asyncio.run(extension.get_node_list())
-    assert type(extension).__mro__[1] is host.ComfyExtension
-    assert isinstance(nodes, list)
-    for loaded in [one for one in sys.modules if one.startswith(f"{name}.")]:
-        monkeypatch.delitem(sys.modules, loaded)

@@ -1,0 +1,143 @@
+"""A long clip as a job on disk: finished windows survive a crash, a cancelled queue and a restart of the host.
+
+Shapes: latents (F frames, Z channels, h, w) float32.
+
+A job's folder holds ``latents.npy``, memory-mapped so that memory does not grow with the clip, and ``manifest.json``
+with the number of frames that are finished. A window is first written and flushed, then the manifest is replaced: after
+a kill at any moment the manifest speaks of frames that are there. The folder's name is a hash of everything that
+shapes the frames, so the same request finds its own work and never another's.
+
+Raises ``JobError`` for a folder that cannot be written or has been damaged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import MoEEError
+
+FORMAT = 1
+MANIFEST, LATENTS = "manifest.json", "latents.npy"
+
+
+class JobError(MoEEError, ValueError):
+    """A job's folder cannot be used."""
+
+
+def fingerprint(parts: Iterable[object]) -> str:
+    """A short hash of tensors, arrays, numbers and texts, in order."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Tensor):
+            part = part.detach().to("cpu", torch.float32).contiguous().numpy()
+        if isinstance(part, np.ndarray):
+            digest.update(f"{part.dtype}{part.shape}".encode())
+            digest.update(np.ascontiguousarray(part).tobytes())
+        else:
+            digest.update(repr(part).encode())
+        digest.update(b"\0")
+    return digest.hexdigest()[:24]
+
+
+@dataclass
+class Job:
+    """One clip that is being sampled. ``done`` counts finished frames from the start."""
+
+    folder: Path
+    shape: tuple[int, int, int, int]
+    done: int = 0
+    _latents: np.memmap | None = field(default=None, repr=False)
+
+    @classmethod
+    def open(cls, root: Path, key: str, shape: tuple[int, int, int, int]) -> Job:
+        """Continue the job ``key`` below ``root``, or begin it."""
+        folder = root / key
+        job = cls(folder=folder, shape=shape)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            job.done = _frames_done(folder, shape)
+            if job.done:
+                latents = np.load(folder / LATENTS, mmap_mode="r+")
+                if latents.shape != shape or latents.dtype != np.float32:
+                    raise ValueError(f"{LATENTS} is {latents.shape} {latents.dtype}")
+                job._latents = latents
+            else:
+                job._latents = np.lib.format.open_memmap(folder / LATENTS, mode="w+", dtype=np.float32, shape=shape)
+            os.utime(folder)
+        except (OSError, ValueError) as error:
+            raise JobError(
+                f"cannot use the job folder {folder}: {str(error)[:120]}; free disk space, or delete the folder"
+            ) from error
+        return job
+
+    @property
+    def finished(self) -> bool:
+        return self.done >= self.shape[0]
+
+    def add(self, frames_FZhw: Tensor) -> None:
+        """Append finished frames; they are on disk when this returns."""
+        assert self._latents is not None
+        end = self.done + len(frames_FZhw)
+        if end > self.shape[0]:
+            raise ValueError(f"{end} frames for a job of {self.shape[0]}")
+        self._latents[self.done : end] = frames_FZhw.detach().to("cpu", torch.float32).numpy()
+        self._latents.flush()
+        self.done = end
+        temporary = self.folder / f".{MANIFEST}.{os.getpid()}"
+        temporary.write_text(json.dumps({"format": FORMAT, "shape": self.shape, "done": end}), encoding="utf-8")
+        os.replace(temporary, self.folder / MANIFEST)
+
+    def last(self, count: int) -> Tensor:
+        """(count, Z, h, w): the last finished frames, a copy."""
+        assert self._latents is not None
+        return torch.from_numpy(np.array(self._latents[self.done - count : self.done]))
+
+    def latents(self) -> Tensor:
+        """(F, Z, h, w) over the file itself; changing it does not change the file."""
+        return torch.from_numpy(np.load(self.folder / LATENTS, mmap_mode="c"))
+
+
+def _frames_done(folder: Path, shape: tuple[int, ...]) -> int:
+    """What the manifest says; 0 without one, or with one of another version or shape."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if manifest["format"] != FORMAT or tuple(manifest["shape"]) != shape:
+            return 0
+        return min(int(manifest["done"]), shape[0])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
+def bytes_needed(shape: tuple[int, ...]) -> int:
+    """Disk a job takes."""
+    return 4 * math.prod(shape)
+
+
+def prune(root: Path, keep_days: float, keep_bytes: int, protect: str = "") -> list[str]:
+    """Delete jobs that nobody asked for in ``keep_days``, then the oldest until ``keep_bytes`` are kept."""
+    if not root.is_dir():
+        return []
+    found = []
+    for folder in root.iterdir():
+        if (folder / LATENTS).exists() and folder.name != protect:
+            found.append((folder.stat().st_mtime, (folder / LATENTS).stat().st_size, folder))
+    removed, kept = [], 0
+    for modified, size, folder in sorted(found, key=lambda item: item[0], reverse=True):
+        if time.time() - modified > keep_days * 86400 or kept + size > keep_bytes:
+            shutil.rmtree(folder, ignore_errors=True)
+            removed.append(folder.name)
+        else:
+            kept += size
+    return removed

@@ -1,0 +1,127 @@
+"""From what a user connects to what the denoiser reads: one function per stage, each a library call on host devices.
+
+Shapes: IMAGE (B, H, W, C) in 0..1; AUDIO {"waveform": (B, C, S), "sample_rate": int}; F frames, k motion frames.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..moee_core.audio.encoder import encode_speech
+from ..moee_core.audio.projector import window_indices
+from ..moee_core.audio.read import Waveform, resample_mono
+from ..moee_core.emotion.timeline import EmotionTimeline
+from ..moee_core.jobs import fingerprint
+from ..moee_core.networks.reference_net import ReferenceFeatures
+from ..moee_core.portrait.image import fit_square
+from ..moee_core.systems.moee import expert_shares
+from ..moee_core.video.frames import num_frames
+from . import host
+from .sockets import EmotionTrack, EncoderSet, PortraitCondition, SpeechFeatures
+
+CHUNK = 250
+"""Frames whose tokens are worked out at once."""
+
+
+def waveform_of(audio: dict[str, Any]) -> Waveform:
+    """AUDIO -> Waveform of its first recording."""
+    samples = audio["waveform"]
+    if samples.ndim != 3 or samples.shape[0] < 1 or samples.shape[-1] < 1:
+        raise ValueError(
+            f"the recording is empty (waveform {tuple(samples.shape)}); load a file with sound, at least one frame long"
+        )
+    return Waveform(samples=samples[0].float().cpu().numpy(), sample_rate=int(audio["sample_rate"]))
+
+
+def encode_portrait(encoders: EncoderSet, vae: Any, image: Tensor) -> PortraitCondition:
+    """The first picture of the batch through autoencoder and ReferenceNet, once."""
+    size = encoders.config.image_size
+    picture = (image[0, ..., :3].float().cpu().clamp(0, 1) * 255).round().byte().numpy()
+    square = fit_square(picture, size)
+    latent = vae.encode(torch.from_numpy(square).float()[None] / 255).float()
+    sites = host.on_device(
+        encoders.reference_net, lambda net, device: tuple(site.cpu() for site in net(latent.to(device)))
+    )
+    return PortraitCondition(key=fingerprint([encoders.key, square]), latent=latent.cpu(), sites=sites)
+
+
+def motion_features(encoders: EncoderSet, latents_kZhw: Tensor) -> tuple[Tensor, ...]:
+    """Features of the last frames of the previous window, (1, k, T, C) per site."""
+    return host.on_device(
+        encoders.reference_net,
+        lambda net, device: tuple(site.cpu()[None] for site in net(latents_kZhw.to(device, torch.float32))),
+    )
+
+
+def encode_recording(encoders: EncoderSet, audio: dict[str, Any]) -> SpeechFeatures:
+    """Features of the whole recording, computed in chunks."""
+    waveform = waveform_of(audio)
+    fps = encoders.config.fps
+    frames = num_frames(waveform.samples.shape[1], waveform.sample_rate, fps)
+    mono = torch.from_numpy(resample_mono(waveform, in_file=True))
+    features = host.on_device(
+        encoders.speech, lambda net, _device: encode_speech(net["encoder"], mono, frames, fps).features_TLD.cpu()
+    )
+    return SpeechFeatures(key=fingerprint([encoders.key, features]), features_FLD=features, fps=fps, waveform=waveform)
+
+
+def encode_emotion(encoders: EncoderSet, timeline: EmotionTimeline, frames: int) -> EmotionTrack:
+    """The emotion of every frame."""
+    vectors = timeline.sample(frames, encoders.config.fps)
+    return EmotionTrack(key=fingerprint([vectors]), key_encoder=encoders.key, vectors_F8=vectors, timeline=timeline)
+
+
+def audio_tokens(encoders: EncoderSet, speech: SpeechFeatures, frames: Tensor) -> Tensor:
+    """(F, S, A) tokens of the given frame numbers."""
+    windows = window_indices(speech.num_frames, encoders.config.audio.margin)[frames]
+
+    def run(net: Any, device: Any) -> Tensor:
+        parts = [net["projector"](speech.features_FLD[rows].to(device)).cpu() for rows in windows.split(CHUNK)]
+        return torch.cat(parts)
+
+    return host.on_device(encoders.speech, run)
+
+
+def emotion_latents(encoders: EncoderSet, vectors_F8: np.ndarray) -> tuple[Tensor, Tensor]:
+    """(F, M, D) latents and (F, E) shares of the experts."""
+    vectors = torch.from_numpy(np.ascontiguousarray(vectors_F8))
+
+    def run(net: Any, device: Any) -> Tensor:
+        return torch.cat([net({"label": rows.to(device)}).cpu() for rows in vectors.split(CHUNK)])
+
+    return host.on_device(encoders.emotion, run), expert_shares(vectors, encoders.config.unet.experts)
+
+
+def conditioning(
+    encoders: EncoderSet,
+    portrait: PortraitCondition,
+    speech: SpeechFeatures,
+    emotion: EmotionTrack,
+    frames: Tensor,
+    motion_kZhw: Tensor | None = None,
+) -> dict[str, list]:
+    """CONDITIONING for the given frame numbers: ``full``, and the same ``without_emotion``, ``without_audio`` and
+    without either (``negative``). ``motion_kZhw``: the last frames before them; None repeats the portrait."""
+    count = encoders.config.unet.motion_frames
+    motion = portrait.latent.expand(count, -1, -1, -1) if motion_kZhw is None else motion_kZhw
+    reference = ReferenceFeatures(
+        sites=portrait.sites, latent=portrait.latent, motion=motion_features(encoders, motion)
+    )
+    tokens = audio_tokens(encoders, speech, frames)
+    latents, shares = emotion_latents(encoders, emotion.vectors_F8[frames.numpy()])
+    silent, neutral = torch.zeros_like(tokens), torch.zeros_like(shares)
+
+    def entry(audio: Tensor, share: Tensor) -> list:
+        values = {"moee_audio": audio, "moee_emotion": latents, "moee_shares": share, "moee_reference": reference}
+        return [[None, values]]
+
+    return {
+        "full": entry(tokens, shares),
+        "without_emotion": entry(tokens, neutral),
+        "without_audio": entry(silent, shares),
+        "negative": entry(silent, neutral),
+    }

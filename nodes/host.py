@@ -1,0 +1,349 @@
+"""Everything that knows ComfyUI's model management: our networks as ComfyUI's, devices, folders, progress.
+
+Shapes (legend for this file):
+    F frames of a window, n guidance branches in one call, x (n F, Z, h, w), audio (n F, S, A), emotion (n F, M, D),
+    shares (n F, E)
+
+The denoiser becomes a native MODEL: core's samplers, LoRA, previews, context windows and partial loading treat it as
+their own. The other networks have patchers of their own, so that the host can move each where it likes.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import comfy.conds
+import comfy.latent_formats
+import comfy.model_base
+import comfy.model_management as mm
+import comfy.model_patcher
+import comfy.ops
+import comfy.sd
+import comfy.supported_models_base
+import comfy.utils
+import folder_paths
+import torch
+from comfy.ldm.modules.attention import optimized_attention
+from torch import Tensor, nn
+
+from ..moee_core.audio.encoder import SpeechEncoder
+from ..moee_core.audio.projector import AudioProjector
+from ..moee_core.emotion.latents import EmotionToLatents
+from ..moee_core.errors import CheckpointError
+from ..moee_core.experts.file import check_fits, load_expert
+from ..moee_core.experts.mixture import Routing
+from ..moee_core.networks.autoencoder import Autoencoder
+from ..moee_core.networks.config import PortraitUNetConfig, SystemConfig
+from ..moee_core.networks.portrait_unet import EmotionContext, PortraitUNet
+from ..moee_core.networks.reference_net import ReferenceFeatures, ReferenceNet
+from ..moee_core.ops import Build
+from ..moee_core.weights.checkpoint import load_parts, state_hash
+from .sockets import EncoderSet
+
+FOLDER = "moee"
+EMBEDDED = "embedded (ships with the pack)"
+EMBEDDED_FILE = Path(__file__).parents[1] / "moee_core" / "assets" / "embedded.safetensors"
+MEMORY_FACTOR = 1.0
+CHECKPOINT = "moee_checkpoint"
+PER_FRAME = ("moee_audio", "moee_emotion", "moee_shares")
+"""Conditions with one row per frame, which the host cuts for context windows by itself."""
+
+
+def register_folder() -> None:
+    """models/moee, beside what extra_model_paths.yaml may have added."""
+    default = str(Path(folder_paths.models_dir) / FOLDER)
+    paths = list(folder_paths.folder_names_and_paths.get(FOLDER, ([], set()))[0])
+    folder_paths.folder_names_and_paths[FOLDER] = ([*paths, *([] if default in paths else [default])], {".safetensors"})
+
+
+def checkpoints() -> list[str]:
+    return [EMBEDDED, *(name for name in folder_paths.get_filename_list(FOLDER) if not _is_expert(name))]
+
+
+def _is_expert(name: str) -> bool:
+    return Path(name).parts[0] == "experts"
+
+
+def expert_files() -> list[str]:
+    return [name for name in folder_paths.get_filename_list(FOLDER) if _is_expert(name)]
+
+
+def add_expert(model: Any, path: str, strength: float) -> Any:
+    """A clone of the MODEL whose expert is changed by the file's differences."""
+    expert = load_expert(path)
+    if CHECKPOINT not in model.model_options:
+        raise CheckpointError("this MODEL is not a talking-portrait model; connect Load Talking Portrait Model")
+    state = {key: value.shape for key, value in model.model.diffusion_model.state_dict().items()}
+    check_fits(expert, Path(path).name, model.model_options[CHECKPOINT], state)
+    clone = model.clone()
+    patches = {f"diffusion_model.{key}": (value,) for key, value in expert.for_denoiser().items()}
+    clone.add_patches(patches, strength)
+    return clone
+
+
+def checkpoint_path(name: str) -> str:
+    return str(EMBEDDED_FILE) if name == EMBEDDED else folder_paths.get_full_path_or_raise(FOLDER, name)
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None, *, transformer_options: dict | None = None
+) -> Tensor:
+    """The host's choice of kernel; overrides in ``transformer_options`` see every call."""
+    return optimized_attention(q, k, v, heads, mask=mask, transformer_options=transformer_options or {})
+
+
+class Shared(comfy.conds.CONDRegular):
+    """A condition that all frames have in common: never repeated, cut by a context window or concatenated."""
+
+    def __init__(self, value: Any):
+        super().__init__([value])  # in a list, where the host's window code finds no tensor to cut
+
+    def _copy_with(self, cond: list) -> Shared:
+        return Shared(cond[0])
+
+    def process_cond(self, batch_size: int, **_unused: object) -> Shared:
+        return self
+
+    def can_concat(self, other: Shared) -> bool:
+        return self.cond[0] is other.cond[0]
+
+    def concat(self, _others: list) -> list:
+        return self.cond
+
+    def size(self) -> list[int]:
+        return list(self.cond[0].latent.shape)
+
+
+class Denoiser(PortraitUNet):
+    """The denoiser as ComfyUI calls it. Parameter names are the checkpoint's, so LoRA keys follow by themselves."""
+
+    def __init__(
+        self,
+        *,
+        config: PortraitUNetConfig,
+        operations: Any,
+        dtype: torch.dtype | None = None,
+        device: Any = None,
+        **_unused: object,
+    ):
+        super().__init__(config, Build(operations=operations, attention=attention, dtype=dtype, device=device))
+        self.dtype = dtype
+
+    def forward(  # type: ignore[override]
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor | None = None,
+        control: object = None,
+        transformer_options: dict | None = None,
+        *,
+        moee_audio: Tensor,
+        moee_emotion: Tensor,
+        moee_shares: Tensor,
+        moee_reference: list,
+        **_unused: object,
+    ) -> Tensor:
+        options = transformer_options or {}
+        branches = len(options.get("cond_or_uncond", [0]))
+        reference: ReferenceFeatures = _to(moee_reference[0], x).batched(branches)
+        routing = Routing.of(moee_shares.float().cpu()).to(x.device)
+        return super().forward(
+            x,
+            timesteps,
+            frames=x.shape[0] // branches,
+            reference=reference,
+            audio_NSA=moee_audio.to(x),
+            emotion=EmotionContext(latents_NMD=moee_emotion.to(x), routing=routing),
+            options=options,
+        )
+
+
+def _to(reference: ReferenceFeatures, like: Tensor) -> ReferenceFeatures:
+    return ReferenceFeatures(
+        sites=tuple(site.to(like) for site in reference.sites),
+        latent=reference.latent.to(like.device, torch.float32),
+        motion=None if reference.motion is None else tuple(part.to(like) for part in reference.motion),
+    )
+
+
+class NativeModel(comfy.model_base.BaseModel):
+    """BaseModel around ``Denoiser``: conditions in, and the check that they belong to this latent."""
+
+    def __init__(self, model_config: Any, device: Any = None):
+        make = functools.partial(Denoiser, config=model_config.moee)
+        super().__init__(model_config, model_config.prediction, device=device, unet_model=make)
+
+    def extra_conds(self, **given: Any) -> dict[str, comfy.conds.CONDRegular]:
+        if any(name not in given for name in (*PER_FRAME, "moee_reference")):
+            raise ValueError(
+                "this MODEL needs portrait, speech and emotion in its conditioning; take positive and negative from "
+                "'Talking Portrait Conditioning', not from a text encoder"
+            )
+        frames, wanted = given["noise"].shape[0], given["moee_audio"].shape[0]
+        if frames != wanted:
+            raise ValueError(
+                f"the latent has {frames} frames and the conditioning {wanted}; take the latent from the same "
+                "'Talking Portrait Conditioning' node"
+            )
+        device = given["device"]
+        out = {name: comfy.conds.CONDRegular(given[name].to(device)) for name in PER_FRAME}
+        return {**out, "moee_reference": Shared(given["moee_reference"])}
+
+
+class _LatentFormat(comfy.latent_formats.LatentFormat):
+    latent_channels = 16
+
+
+class _ModelConfig(comfy.supported_models_base.BASE):
+    unet_config: dict = {}  # noqa: RUF012  the host's own way to configure
+    unet_extra_config: dict = {}  # noqa: RUF012
+    latent_format = _LatentFormat
+    memory_usage_factor = MEMORY_FACTOR
+
+    def __init__(self, config: PortraitUNetConfig):
+        super().__init__({})
+        self.moee = config
+        kind = {"scaled_linear": "linear", "linear": "sqrt_linear"}[config.beta_schedule]  # the host's names for them
+        self.sampling_settings = {
+            "beta_schedule": kind,
+            "linear_start": 0.00085,
+            "linear_end": 0.012,
+            "zsnr": config.zero_snr,
+        }
+        types = comfy.model_base.ModelType
+        self.prediction = types.V_PREDICTION if config.prediction_type == "v_prediction" else types.EPS
+        self.latent_format.latent_channels = config.latent_channels
+
+
+def patcher_class() -> type:
+    """The host rebinds this name when it streams weights dynamically, so it is looked up at every call."""
+    return getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+
+
+def _patcher(module: nn.Module, state: dict[str, Tensor], load: Any, offload: Any) -> Any:
+    """A patcher with its weights in, all of them or an error."""
+    if hasattr(mm, "archive_model_dtypes"):
+        mm.archive_model_dtypes(module)
+    patcher = patcher_class()(module, load_device=load, offload_device=offload)
+    module.load_state_dict(state, strict=True, assign=bool(getattr(patcher, "is_dynamic", lambda: False)()))
+    module.eval().requires_grad_(False)
+    return patcher
+
+
+def load(path: str, weight_dtype: str = "default") -> tuple[Any, EncoderSet, Any]:
+    """(MODEL, encoders, VAE) of a checkpoint."""
+    parts, info = load_parts(path)
+    config = info.config
+    model = _native_model(config.unet, parts["denoiser"], weight_dtype)
+    model.model.latent_format.latent_rgb_factors, model.model.latent_format.latent_rgb_factors_bias = _preview(
+        parts["autoencoder"]
+    )
+    device, offload = mm.text_encoder_device(), mm.text_encoder_offload_device()
+    dtype = torch.float32
+    build = Build(operations=comfy.ops.manual_cast, attention=attention, dtype=dtype, device=offload)
+    speech = nn.ModuleDict({"encoder": _speech_encoder(config, build), "projector": _projector(config, build)})
+    speech_state = {f"encoder.{key}": value for key, value in parts["speech_encoder"].items()}
+    speech_state |= {f"projector.{key}": value for key, value in parts["audio_projector"].items()}
+    encoders = EncoderSet(
+        config=config,
+        key=state_hash(parts["reference_net"]),
+        reference_net=_patcher(
+            ReferenceNet(config.unet, build), _cast(parts["reference_net"], dtype), mm.get_torch_device(), offload
+        ),
+        speech=_patcher(speech, _cast(speech_state, dtype), device, offload),
+        emotion=_patcher(
+            EmotionToLatents(config.emotion, build), _cast(parts["emotion_to_latents"], dtype), device, offload
+        ),
+        sampling=info.sampling,
+        domain=info.domain,
+    )
+    return model, encoders, EmbeddedVAE(config, _cast(parts["autoencoder"], torch.float32))
+
+
+def _cast(state: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    return {key: value.to(dtype) for key, value in state.items()}
+
+
+def _speech_encoder(config: SystemConfig, build: Build) -> SpeechEncoder:
+    return SpeechEncoder(config.audio.width, config.audio.layers, build)
+
+
+def _projector(config: SystemConfig, build: Build) -> AudioProjector:
+    audio = config.audio
+    return AudioProjector(
+        layers=audio.layers,
+        width=audio.width,
+        margin=audio.margin,
+        hidden=audio.hidden,
+        tokens=audio.tokens,
+        token_width=audio.token_width,
+        build=build,
+    )
+
+
+def _native_model(config: PortraitUNetConfig, state: dict[str, Tensor], weight_dtype: str) -> Any:
+    load_device, offload = mm.get_torch_device(), mm.unet_offload_device()
+    parameters = sum(value.numel() for value in state.values())
+    chosen = {
+        "fp32": torch.float32,
+        "fp16": torch.float16,
+        "bf16": torch.bfloat16,
+        "fp8_e4m3fn": torch.float8_e4m3fn,
+    }.get(weight_dtype)
+    supported = [torch.float16, torch.bfloat16, torch.float32]
+    dtype = chosen or mm.unet_dtype(model_params=parameters, supported_dtypes=supported)
+    model_config = _ModelConfig(config)
+    model_config.set_inference_dtype(dtype, mm.unet_manual_cast(dtype, load_device, supported))
+    native = NativeModel(model_config, device=offload)
+    patcher = patcher_class()(native, load_device=load_device, offload_device=offload)
+    dynamic = bool(getattr(patcher, "is_dynamic", lambda: False)())
+    native.diffusion_model.load_state_dict(_cast(state, dtype), strict=True, assign=dynamic)
+    patcher.model_options[CHECKPOINT] = state_hash(state)  # kept by clones: which weights a job was sampled with
+    return patcher
+
+
+def _preview(state: dict[str, Tensor]) -> tuple[list[list[float]], list[float]]:
+    """Latent to RGB for previews: the mean colour of the patch that the decoder's linear part draws."""
+    weight = state["decoder.linear.weight"].float()
+    colours = weight.flatten(1).view(3, -1, weight.shape[1]).mean(dim=1)
+    bias = state["decoder.linear.bias"].float().view(3, -1).mean(dim=1)
+    return colours.T.tolist(), bias.tolist()
+
+
+class EmbeddedVAE(comfy.sd.VAE):
+    """The checkpoint's autoencoder as a native VAE. The host's own constructor only knows layouts of public models."""
+
+    def __init__(self, config: SystemConfig, state: dict[str, Tensor]):
+        patch = config.autoencoder.patch
+        self.memory_used_encode = lambda shape, dtype: 900 * shape[2] * shape[3] * mm.dtype_size(dtype)
+        self.memory_used_decode = lambda shape, dtype: 900 * shape[2] * shape[3] * patch * patch * mm.dtype_size(dtype)
+        self.downscale_ratio = self.upscale_ratio = patch
+        self.latent_channels = config.autoencoder.latent_channels
+        self.latent_dim = 2
+        self.output_channels = 3
+        self.pad_channel_value = None
+        self.process_input = lambda image: image * 2.0 - 1.0
+        self.process_output = lambda image: image.add_(1.0).div_(2.0).clamp_(0.0, 1.0)
+        self.working_dtypes = [torch.float32]
+        self.disable_offload = self.not_video = self.handles_tiling = False
+        self.size = self.downscale_index_formula = self.upscale_index_formula = None
+        self.extra_1d_channel = self.format_encoded = None
+        self.crop_input = True
+        self.audio_sample_rate = 44100
+        self.device, self.output_device = mm.vae_device(), mm.intermediate_device()
+        self.vae_dtype = torch.float32
+        offload = mm.vae_offload_device()
+        build = Build(operations=comfy.ops.manual_cast, dtype=torch.float32, device=offload)
+        self.first_stage_model = Autoencoder(config.autoencoder, build)
+        self.patcher = _patcher(self.first_stage_model, state, self.device, offload)
+        self.model_size()
+
+
+def on_device(patcher: Any, call: Callable[[nn.Module, Any], Any], memory: int = 1 << 26) -> Any:
+    """Run ``call(module, device)`` with the patcher's weights where the host wants them."""
+    mm.load_models_gpu([patcher], memory_required=memory)
+    with torch.no_grad():
+        return call(patcher.model, patcher.load_device)

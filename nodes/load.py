@@ -1,0 +1,100 @@
+"""Load Talking Portrait Model, Load Emotion Expert."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import folder_paths
+from comfy_api.latest import io
+
+from ..moee_core.experts.file import load_expert
+from ..moee_core.weights.checkpoint import inspect_checkpoint
+from . import host
+from .sockets import Encoders
+
+
+class LoadModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MoEELoadModel",
+            display_name="Load Talking Portrait Model",
+            category="MoEE talking portrait",
+            description="Loads a talking-portrait checkpoint: a native MODEL, the encoders around it, and its VAE.",
+            inputs=[
+                io.Combo.Input(
+                    "checkpoint",
+                    options=host.checkpoints(),
+                    default=host.EMBEDDED,
+                    tooltip="The small model that ships with the pack, or a .safetensors file in models/moee.",
+                ),
+                io.Combo.Input(
+                    "weight_dtype",
+                    options=["default", "fp32", "fp16", "bf16", "fp8_e4m3fn"],
+                    default="default",
+                    tooltip="How the denoiser's weights are stored. 'default' lets ComfyUI decide for your card.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(display_name="model"),
+                Encoders.Output(display_name="encoders"),
+                io.Vae.Output(display_name="vae"),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, checkpoint: str, weight_dtype: str) -> io.NodeOutput:
+        return io.NodeOutput(*host.load(host.checkpoint_path(checkpoint), weight_dtype))
+
+    @classmethod
+    def validate_inputs(cls, checkpoint: str) -> bool | str:
+        try:
+            inspect_checkpoint(host.checkpoint_path(checkpoint))
+        except (OSError, ValueError) as error:
+            return str(error)
+        return True
+
+
+NO_EXPERT = "none (put .safetensors files into models/moee/experts)"
+
+
+class LoadExpert(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        files = host.expert_files() or [NO_EXPERT]
+        return io.Schema(
+            node_id="MoEELoadExpert",
+            display_name="Load Emotion Expert",
+            category="MoEE talking portrait",
+            description="Changes one emotion's expert by a small file. Chain several, each with its own strength.",
+            inputs=[
+                io.Model.Input("model", tooltip="From Load Talking Portrait Model, or from another expert."),
+                io.Combo.Input("expert", options=files, default=files[0], tooltip="A file in models/moee/experts."),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-2.0,
+                    max=2.0,
+                    step=0.05,
+                    tooltip="1 as its author trained it, 0 not at all.",
+                ),
+            ],
+            outputs=[io.Model.Output(display_name="model")],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, expert: str, strength: float) -> io.NodeOutput:
+        if expert == NO_EXPERT or strength == 0:
+            return io.NodeOutput(model)
+        path = folder_paths.get_full_path_or_raise(host.FOLDER, expert)
+        return io.NodeOutput(host.add_expert(model, path, strength))
+
+    @classmethod
+    def validate_inputs(cls, expert: str) -> bool | str:
+        if expert == NO_EXPERT:
+            return True
+        try:
+            load_expert(folder_paths.get_full_path_or_raise(host.FOLDER, expert))
+        except (OSError, ValueError) as error:
+            return str(error)
+        return True

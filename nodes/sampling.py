@@ -1,0 +1,122 @@
+"""Sampling window by window with the host's samplers, and guidance with a scale per condition.
+
+Shapes: F frames of a window; noise and latents (F, Z, h, w).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import comfy.sample
+import comfy.samplers
+import comfy.utils
+import torch
+from torch import Tensor
+
+from ..moee_core.diffusion.sampler import frame_noise, guided
+from ..moee_core.jobs import Job, fingerprint
+from .conditions import conditioning
+from .host import CHECKPOINT
+from .sockets import EmotionTrack, EncoderSet, PortraitCondition, SpeechFeatures
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the sampler node asks for."""
+
+    seed: int
+    steps: int
+    sampler_name: str
+    scheduler: str
+    emotion_guidance: float
+    audio_guidance: float
+    noise_sharing: float
+
+
+class ConditionGuider(comfy.samplers.CFGGuider):
+    """full + sum over conditions of (scale - 1) (full - without it); a scale of 1 costs nothing."""
+
+    def set_conditions(self, conditions: dict[str, list], scales: dict[str, float]) -> None:
+        self.scales = {name: scale for name, scale in scales.items() if scale != 1.0}
+        used = {"positive": conditions["full"]}
+        used |= {name: conditions[f"without_{name}"] for name in self.scales}
+        self.inner_set_conds(used)
+
+    def predict_noise(
+        self, x: Tensor, timestep: Tensor, model_options: dict | None = None, seed: int | None = None
+    ) -> Tensor:
+        names = ["positive", *self.scales]
+        out = comfy.samplers.calc_cond_batch(
+            self.inner_model, [self.conds[name] for name in names], x, timestep, model_options or {}
+        )
+        return guided({"full": out[0], **dict(zip(self.scales, out[1:], strict=True))}, self.scales)
+
+
+def job_key(
+    model: Any, portrait: PortraitCondition, speech: SpeechFeatures, emotion: EmotionTrack, settings: Settings
+) -> str:
+    """Everything that shapes the frames: weights and their patches, inputs, settings."""
+    weights = [str(model.model_options.get(CHECKPOINT, "")), *_contents(sorted(model.patches.items()))]
+    return fingerprint([*weights, portrait.key, speech.key, emotion.key, sorted(asdict(settings).items())])
+
+
+def _contents(value: object) -> Iterator[object]:
+    """The tensors, numbers and texts inside a patch, whatever the host wraps them in. Its random ids stay out: the
+    same LoRA must give the same key after a restart."""
+    if isinstance(value, Tensor | int | float | str):
+        yield value
+    elif isinstance(value, dict):
+        yield from _contents(sorted(value.items(), key=lambda item: str(item[0])))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _contents(item)
+    elif hasattr(value, "weights"):  # the host's adapters: LoRA, LoHa, ...
+        yield type(value).__name__
+        yield from _contents(value.weights)
+
+
+def sample_clip(
+    model: Any,
+    encoders: EncoderSet,
+    portrait: PortraitCondition,
+    speech: SpeechFeatures,
+    emotion: EmotionTrack,
+    settings: Settings,
+    job: Job,
+    preview: Callable[[int, int, Any], None],
+) -> None:
+    """Fill ``job`` window after window; what it holds already stays. Interruption leaves finished windows in place."""
+    unet = encoders.config.unet
+    window, total = encoders.config.window_frames, speech.num_frames
+    sampler = comfy.samplers.sampler_object(settings.sampler_name)
+    sigmas = comfy.samplers.calculate_sigmas(
+        model.get_model_object("model_sampling"), settings.scheduler, settings.steps
+    )
+    shape = (unet.latent_channels, *portrait.latent.shape[-2:])
+    preview(job.done, total, None)
+    while not job.finished:
+        start = job.done
+        # the last window is filled up with the recording's end, so that the network always sees a whole window
+        frames = torch.arange(start, start + window).clamp_max(total - 1)
+        motion = job.last(unet.motion_frames) if start else None
+        conditions = conditioning(encoders, portrait, speech, emotion, frames, motion)
+        guider = ConditionGuider(model)
+        guider.set_conditions(conditions, {"emotion": settings.emotion_guidance, "audio": settings.audio_guidance})
+        noise = frame_noise(settings.seed, start, window, shape, settings.noise_sharing)
+        steps = len(sigmas) - 1
+
+        def callback(step: int, x0: Tensor, _x: Tensor, _total: int, start: int = start, steps: int = steps) -> None:
+            preview(start + min(window, total - start) * (step + 1) // steps, total, x0)
+
+        latents = guider.sample(
+            noise,
+            torch.zeros_like(noise),
+            sampler,
+            sigmas,
+            callback=callback,
+            disable_pbar=True,
+            seed=settings.seed,
+        )
+        job.add(latents[: min(window, total - start)])
