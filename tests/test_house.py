@@ -123,6 +123,7 @@ def test_what_a_room_imports_is_declared(project: dict[str, Any], room: str, ext
         "comfy_api",
         "comfy_extras",
         "comfyui_version",
+        "execution",
         "folder_paths",
         "latent_preview",
         "node_helpers",

@@ -178,12 +178,21 @@ class GatesStage(DiffusionStage):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DecoderStage(DiffusionStage):
+    """The last stage: the decoder learns to draw what one sampling step leaves. Off unless ``iterations`` are given."""
+
+    iterations: int = 0
+    spatial_edges: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class StagesConfig:
     autoencoder: AutoencoderStage = field(default_factory=AutoencoderStage)
     audio: AudioStage = field(default_factory=AudioStage)
     reference: DiffusionStage = field(default_factory=DiffusionStage)
     experts: ExpertsStage = field(default_factory=ExpertsStage)
     gates: GatesStage = field(default_factory=GatesStage)
+    decoder: DecoderStage = field(default_factory=DecoderStage)
 
 
 @dataclass(frozen=True, kw_only=True)

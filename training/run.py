@@ -26,11 +26,11 @@ from training.config import ConfigError, TrainConfig, to_dict
 from training.data.clips import ClipCache, prepare_clips
 from training.data.latents import LatentClips, prepare_latents
 from training.loop import Stage, run_stage
-from training.stages import audio, autoencoder, moee
+from training.stages import audio, autoencoder, decoder, moee
 
 log = logging.getLogger(__name__)
 
-STAGES = ("autoencoder", "audio", "reference", "experts", "gates")
+STAGES = ("autoencoder", "audio", "reference", "experts", "gates", "decoder")
 
 
 def run(config: TrainConfig, stop_after: str | None = None) -> Path:
@@ -172,7 +172,12 @@ class _Runner:
             return audio.make_stage(config, system.speech_encoder)
         clips = self.clips(system)
         system.to(config.device)
-        make = {"reference": moee.reference_stage, "experts": moee.experts_stage, "gates": moee.gates_stage}[name]
+        make = {
+            "reference": moee.reference_stage,
+            "experts": moee.experts_stage,
+            "gates": moee.gates_stage,
+            "decoder": decoder.make_stage,
+        }[name]
         return make(config, system, clips, self.cache.regions())
 
 

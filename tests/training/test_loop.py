@@ -22,6 +22,7 @@ from moee_core.systems.moee import MoEESystem
 from training import parallel
 from training.checkpoint import load_state
 from training.config import (
+    DecoderStage,
     DiffusionStage,
     ExpertsStage,
     GatesStage,
@@ -33,7 +34,7 @@ from training.config import (
 from training.data.clips import PAD
 from training.data.latents import LatentClips
 from training.loop import Averages, Stage, learning_rate, run_stage
-from training.stages import moee
+from training.stages import decoder, moee
 from training.stages.diffusion import Batch, DiffusionTask, ReferenceChoice, choose_reference, draw_timestep
 
 from ..fixtures.tiny import TINY
@@ -501,10 +502,15 @@ def test_clips_are_sorted_by_the_experts_they_need():
 
 
 def real_stage(name: str, system: MoEESystem, clips: LatentClips) -> Stage:
-    kinds = {"reference": DiffusionStage, "experts": ExpertsStage, "gates": GatesStage}
+    kinds = {"reference": DiffusionStage, "experts": ExpertsStage, "gates": GatesStage, "decoder": DecoderStage}
     settings = {key: kind(**QUICK) for key, kind in kinds.items()}
     config = config_of(system.config, **settings)
-    make = {"reference": moee.reference_stage, "experts": moee.experts_stage, "gates": moee.gates_stage}[name]
+    make = {
+        "reference": moee.reference_stage,
+        "experts": moee.experts_stage,
+        "gates": moee.gates_stage,
+        "decoder": decoder.make_stage,
+    }[name]
     return make(config, system, clips, REGIONS)
 
 
@@ -518,6 +524,7 @@ def real_stage(name: str, system: MoEESystem, clips: LatentClips) -> Stage:
         ),
         ("experts", (".emotion.experts.",), ("reference_net.", ".gates.", ".emotion.norm.", "emotion_to_latents.")),
         ("gates", (".gates.",), ("reference_net.", ".emotion.experts.", "emotion_to_latents.", ".spatial.")),
+        ("decoder", ("autoencoder.decoder.",), ("autoencoder.encoder.", "denoiser.", "reference_net.")),
     ],
 )
 def test_a_stage_trains_its_own_part(name: str, moves: tuple[str, ...], stays: tuple[str, ...]):
@@ -530,7 +537,7 @@ def test_a_stage_trains_its_own_part(name: str, moves: tuple[str, ...], stays: t
         assert all(any(part in key for part in moves) for key in names)
 
 
-@pytest.mark.parametrize("name", ["reference", "experts", "gates"])
+@pytest.mark.parametrize("name", ["reference", "experts", "gates", "decoder"])
 def test_a_real_stage_resumes_bit_for_bit(tmp_path: Path, name: str):
     clips = clips_of(TINY.unet)
 

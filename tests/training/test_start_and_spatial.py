@@ -9,10 +9,10 @@ import torch
 
 from moee_core.diffusion.schedule import alphas_cumprod
 from moee_core.systems.moee import MoEESystem
-from training.config import ConfigError, DiffusionStage
-from training.stages import moee
+from training.config import ConfigError, DecoderStage, DiffusionStage
+from training.stages import decoder, moee
 
-from .test_loop import NEUTRAL, PLAIN, TINY, WINDOW, fresh, task_of
+from .test_loop import NEUTRAL, PLAIN, QUICK, REGIONS, TINY, WINDOW, clips_of, config_of, fresh, task_of
 
 
 @pytest.mark.parametrize("every", [1, 3])
@@ -76,3 +76,18 @@ def test_a_start_without_some_encoder_keeps_the_fresh_one_and_another_size_is_re
     narrow = MoEESystem(dataclasses.replace(TINY, audio=dataclasses.replace(TINY.audio, hidden=16)))
     with pytest.raises(ConfigError, match=r"start_from: audio_projector\.proj1\.weight is \(16, "):
         moee.start_from(narrow, fresh(1))
+
+
+def test_the_decoder_stage_draws_one_step_estimates_and_keeps_true_latents():
+    settings = DecoderStage(**{**QUICK, "iterations": 3, "spatial_every": 1, "mouth_weight": 1.0, "eye_weight": 1.0})
+    clips = clips_of(TINY.unet)
+    system = fresh(clips=clips)
+    stage = decoder.make_stage(config_of(TINY, decoder=settings), system, clips, REGIONS)
+    total, figures = stage.loss(0)
+    assert figures["kept"] == 0.0, "an untouched decoder draws true latents as before"
+    assert figures["drawn"] > 0.0
+    assert float(total.detach()) == pytest.approx(figures["drawn"])
+    total.backward()
+    moved = {name for name, parameter in system.named_parameters() if parameter.grad is not None}
+    assert moved
+    assert all(name.startswith("autoencoder.decoder.") for name in moved)
