@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -95,8 +95,8 @@ def _settings(options: argparse.Namespace, recommended: dict[str, float]) -> Sam
         "audio_guidance": options.audio_guidance,
         "noise_sharing": options.noise_sharing,
     }
-    chosen = {name: value if value is not None else recommended.get(name) for name, value in given.items()}
-    chosen = {name: value for name, value in chosen.items() if value is not None}
+    asked = {name: value if value is not None else recommended.get(name) for name, value in given.items()}
+    chosen: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     if "num_inference_steps" in chosen:
         chosen["num_inference_steps"] = int(chosen["num_inference_steps"])
     return SamplingSettings(seed=options.seed, **chosen)

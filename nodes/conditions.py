@@ -64,7 +64,8 @@ def encode_recording(encoders: EncoderSet, audio: dict[str, Any]) -> SpeechFeatu
     frames = num_frames(waveform.samples.shape[1], waveform.sample_rate, fps)
     mono = torch.from_numpy(resample_mono(waveform, in_file=True))
     features = host.on_device(
-        encoders.speech, lambda net, _device: encode_speech(net["encoder"], mono, frames, fps).features_TLD.cpu()
+        encoders.speech,
+        lambda net, _device: encode_speech(net.get_submodule("encoder"), mono, frames, fps).features_TLD.cpu(),
     )
     return SpeechFeatures(key=fingerprint([encoders.key, features]), features_FLD=features, fps=fps, waveform=waveform)
 

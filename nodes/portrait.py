@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from comfy_api.latest import io
+from torch import Tensor
 
 from . import conditions
 from .sockets import Encoders, EncoderSet, Portrait, Speech
@@ -25,7 +28,7 @@ class EncodePortrait(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, encoders: EncoderSet, vae: object, image: object) -> io.NodeOutput:
+    def execute(cls, encoders: EncoderSet, vae: Any, image: Tensor) -> io.NodeOutput:
         return io.NodeOutput(conditions.encode_portrait(encoders, vae, image))
 
 

@@ -143,7 +143,7 @@ class Sampler(io.ComfyNode):
     ) -> io.NodeOutput:
         face, voice, track = _read(encoders, portrait, speech, emotion, vae)
         settings = _settings(encoders, sampling, seed)
-        shape = (voice.num_frames, encoders.config.unet.latent_channels, *face.latent.shape[-2:])
+        shape = (voice.num_frames, encoders.config.unet.latent_channels, face.latent.shape[-2], face.latent.shape[-1])
         key = job_key(model, face, voice, track, settings)
         root = Path(folder_paths.get_user_directory()) / JOBS
         prune(root, KEEP_DAYS, KEEP_BYTES, protect=key)
@@ -191,7 +191,7 @@ class Conditioning(io.ComfyNode):
     def execute(cls, encoders: EncoderSet, portrait: Any, speech: Any, emotion: Any, vae: Any = None) -> io.NodeOutput:
         face, voice, track = _read(encoders, portrait, speech, emotion, vae)
         made = conditions.conditioning(encoders, face, voice, track, torch.arange(voice.num_frames))
-        shape = (voice.num_frames, encoders.config.unet.latent_channels, *face.latent.shape[-2:])
+        shape = (voice.num_frames, encoders.config.unet.latent_channels, face.latent.shape[-2], face.latent.shape[-1])
         waveform = voice.waveform
         audio = {"waveform": torch.from_numpy(waveform.samples)[None], "sample_rate": waveform.sample_rate}
         return io.NodeOutput(made["full"], made["negative"], {"samples": torch.zeros(shape)}, audio)

@@ -94,7 +94,7 @@ def sample_clip(
     sigmas = comfy.samplers.calculate_sigmas(
         model.get_model_object("model_sampling"), settings.scheduler, settings.steps
     )
-    shape = (unet.latent_channels, *portrait.latent.shape[-2:])
+    shape = (unet.latent_channels, portrait.latent.shape[-2], portrait.latent.shape[-1])
     preview(job.done, total, None)
     while not job.finished:
         start = job.done

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import importlib
 import inspect
 import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 PACK = Path(__file__).resolve().parents[2]
 TYPES = ("Int", "Float", "String", "Boolean", "Combo", "Image", "Audio", "Video", "Latent", "Model", "Vae")
@@ -34,7 +36,7 @@ def main() -> int:
     import comfyui_version
     from comfy_api.latest import InputImpl, io, ui
 
-    import nodes as host_nodes
+    host_nodes: Any = importlib.import_module("nodes")  # the host's, not the folder beside us
 
     assert asyncio.run(host_nodes.load_custom_node(str(PACK))), "the pack did not load"
     types = {}

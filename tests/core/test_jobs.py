@@ -85,7 +85,7 @@ def test_old_jobs_go_first_and_the_wanted_one_stays(tmp_path: Path):
     now = time.time()
     for age, name in ((0, "new"), (2, "older"), (30, "ancient"), (40, "wanted")):
         Job.open(tmp_path, name, SHAPE).add(frames(0, 10))
-        os.utime(tmp_path / name, (now - age * 86400,) * 2)
+        os.utime(tmp_path / name, (now - age * 86400, now - age * 86400))
     (tmp_path / "not-a-job").mkdir()
     size = (tmp_path / "new" / "latents.npy").stat().st_size
     assert size >= bytes_needed(SHAPE)

@@ -56,7 +56,8 @@ def make_stage(config: TrainConfig, encoder: SpeechEncoder) -> Stage:
         return encoder.visemes(encoder(mel)[:, PAD:-PAD])
 
     def stack(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[Tensor, Tensor]:
-        return tuple(torch.from_numpy(np.stack(column)) for column in zip(*parts, strict=True))
+        mels, shapes = zip(*parts, strict=True)
+        return torch.from_numpy(np.stack(mels)), torch.from_numpy(np.stack(shapes))
 
     @torch.no_grad()
     def correlations() -> dict[str, float]:
