@@ -342,7 +342,7 @@ class EmbeddedVAE(comfy.sd.VAE):
         self.model_size()
 
 
-def on_device(patcher: Any, call: Callable[[nn.Module, Any], Any], memory: int = 1 << 26) -> Any:
+def on_device(patcher: Any, call: Callable[[Any, Any], Any], memory: int = 1 << 26) -> Any:
     """Run ``call(module, device)`` with the patcher's weights where the host wants them."""
     mm.load_models_gpu([patcher], memory_required=memory)
     with torch.no_grad():
