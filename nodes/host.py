@@ -29,8 +29,6 @@ import torch
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor, nn
 
-from ..moee_core.audio.encoder import SpeechEncoder
-from ..moee_core.audio.projector import AudioProjector
 from ..moee_core.emotion.latents import EmotionToLatents
 from ..moee_core.errors import CheckpointError
 from ..moee_core.experts.file import check_fits, load_expert
@@ -40,6 +38,7 @@ from ..moee_core.networks.config import PortraitUNetConfig, SystemConfig
 from ..moee_core.networks.portrait_unet import EmotionContext, PortraitUNet
 from ..moee_core.networks.reference_net import ReferenceFeatures, ReferenceNet
 from ..moee_core.ops import Build
+from ..moee_core.systems.moee import make_audio_projector, make_speech_encoder
 from ..moee_core.weights.checkpoint import load_parts, state_hash
 from .sockets import EncoderSet
 
@@ -244,7 +243,9 @@ def load(path: str, weight_dtype: str = "default") -> tuple[Any, EncoderSet, Any
     device, offload = mm.text_encoder_device(), mm.text_encoder_offload_device()
     dtype = torch.float32
     build = Build(operations=comfy.ops.manual_cast, attention=attention, dtype=dtype, device=offload)
-    speech = nn.ModuleDict({"encoder": _speech_encoder(config, build), "projector": _projector(config, build)})
+    speech = nn.ModuleDict(
+        {"encoder": make_speech_encoder(config.audio, build), "projector": make_audio_projector(config.audio, build)}
+    )
     speech_state = {f"encoder.{key}": value for key, value in parts["speech_encoder"].items()}
     speech_state |= {f"projector.{key}": value for key, value in parts["audio_projector"].items()}
     encoders = EncoderSet(
@@ -265,23 +266,6 @@ def load(path: str, weight_dtype: str = "default") -> tuple[Any, EncoderSet, Any
 
 def _cast(state: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
     return {key: value.to(dtype) for key, value in state.items()}
-
-
-def _speech_encoder(config: SystemConfig, build: Build) -> SpeechEncoder:
-    return SpeechEncoder(config.audio.width, config.audio.layers, build)
-
-
-def _projector(config: SystemConfig, build: Build) -> AudioProjector:
-    audio = config.audio
-    return AudioProjector(
-        layers=audio.layers,
-        width=audio.width,
-        margin=audio.margin,
-        hidden=audio.hidden,
-        tokens=audio.tokens,
-        token_width=audio.token_width,
-        build=build,
-    )
 
 
 def _native_model(config: PortraitUNetConfig, state: dict[str, Tensor], weight_dtype: str) -> Any:

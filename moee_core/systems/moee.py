@@ -14,10 +14,26 @@ from ..emotion.latents import EmotionToLatents
 from ..emotion.vocabulary import EXPERTS, LABELS
 from ..experts.mixture import Routing
 from ..networks.autoencoder import Autoencoder
-from ..networks.config import SystemConfig
+from ..networks.config import AudioConfig, SystemConfig
 from ..networks.portrait_unet import EmotionContext, PortraitUNet
 from ..networks.reference_net import ReferenceNet
 from ..ops import DEFAULT_BUILD, Build
+
+
+def make_speech_encoder(audio: AudioConfig, build: Build) -> SpeechEncoder:
+    return SpeechEncoder(audio.width, audio.layers, build)
+
+
+def make_audio_projector(audio: AudioConfig, build: Build) -> AudioProjector:
+    return AudioProjector(
+        layers=audio.layers,
+        width=audio.width,
+        margin=audio.margin,
+        hidden=audio.hidden,
+        tokens=audio.tokens,
+        token_width=audio.token_width,
+        build=build,
+    )
 
 
 class MoEESystem(nn.Module):
@@ -26,18 +42,9 @@ class MoEESystem(nn.Module):
     def __init__(self, config: SystemConfig, build: Build = DEFAULT_BUILD):
         super().__init__()
         self.config = config
-        audio = config.audio
         self.autoencoder = Autoencoder(config.autoencoder, build)
-        self.speech_encoder = SpeechEncoder(audio.width, audio.layers, build)
-        self.audio_projector = AudioProjector(
-            layers=audio.layers,
-            width=audio.width,
-            margin=audio.margin,
-            hidden=audio.hidden,
-            tokens=audio.tokens,
-            token_width=audio.token_width,
-            build=build,
-        )
+        self.speech_encoder = make_speech_encoder(config.audio, build)
+        self.audio_projector = make_audio_projector(config.audio, build)
         self.emotion_to_latents = EmotionToLatents(config.emotion, build)
         self.reference_net = ReferenceNet(config.unet, build)
         self.denoiser = PortraitUNet(config.unet, build)
