@@ -26,6 +26,7 @@ from training.config import ConfigError, TrainConfig, to_dict
 from training.data.clips import ClipCache, prepare_clips
 from training.data.latents import LatentClips, prepare_latents
 from training.loop import Stage, run_stage
+from training.precision import faster_precision
 from training.stages import audio, autoencoder, decoder, moee
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ STAGES = ("autoencoder", "audio", "reference", "experts", "gates", "decoder")
 def run(config: TrainConfig, stop_after: str | None = None) -> Path:
     """Train; return the path of the last file written: ``model.safetensors``, or that of ``stop_after``."""
     folder = Path(config.runs) / config.name
+    config = settle_precision(config, folder)
     _claim(folder, config)
     if config.processes == 1:
         _work(config, folder, stop_after)
@@ -70,6 +72,19 @@ def set_up_logging(quiet: bool = False) -> None:
     """Progress on standard output, with the time of day."""
     level = logging.WARNING if quiet else logging.INFO
     logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
+
+
+def settle_precision(config: TrainConfig, folder: Path) -> TrainConfig:
+    """``auto`` becomes what the run in ``folder`` began with or, in a new run, what this machine is faster with."""
+    if config.precision != "auto":
+        return config
+    path = folder / "config.json"
+    if path.exists():
+        precision = json.loads(path.read_text(encoding="utf-8")).get("precision", "fp32")
+    else:
+        precision = faster_precision(config.device)
+        log.info("precision: %s is faster on this machine", precision)
+    return dataclasses.replace(config, precision=precision)
 
 
 def _claim(folder: Path, config: TrainConfig) -> None:
