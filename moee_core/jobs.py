@@ -5,7 +5,8 @@ Shapes: latents (F frames, Z channels, h, w) float32.
 A job's folder holds ``latents.npy``, memory-mapped so that memory does not grow with the clip, and ``manifest.json``
 with the number of frames that are finished. A window is first written and flushed, then the manifest is replaced: after
 a kill at any moment the manifest speaks of frames that are there. The folder's name is a hash of everything that
-shapes the frames, so the same request finds its own work and never another's.
+shapes the frames, so the same request finds its own work and never another's. ``speeds.json`` beside the jobs keeps
+how fast this machine was, for the estimate of the next one.
 
 Raises ``JobError`` for a folder that cannot be written or has been damaged.
 """
@@ -123,6 +124,40 @@ def _frames_done(folder: Path, shape: tuple[int, ...]) -> int:
 def bytes_needed(shape: tuple[int, ...]) -> int:
     """Disk a job takes."""
     return 4 * math.prod(shape)
+
+
+SPEEDS = "speeds.json"
+
+
+def known_speed(root: Path, machine: str) -> float | None:
+    """Seconds that one pass over one window took here last time; None where nothing has been sampled yet."""
+    value = _speeds(root).get(machine)
+    return value if isinstance(value, float) and 0 < value < math.inf else None
+
+
+def keep_speed(root: Path, machine: str, seconds: float) -> None:
+    """Remember for the next estimate. A file that cannot be written costs an estimate, never a job."""
+    try:
+        temporary = root / f".{SPEEDS}.{os.getpid()}"
+        temporary.write_text(json.dumps({**_speeds(root), machine: float(seconds)}, indent=1), encoding="utf-8")
+        os.replace(temporary, root / SPEEDS)
+    except OSError:
+        pass
+
+
+def _speeds(root: Path) -> dict:
+    try:
+        table = json.loads((root / SPEEDS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return table if isinstance(table, dict) else {}
+
+
+def spoken_time(seconds: float) -> str:
+    """ "40 s", "12 min", "3.5 h": as exact as an estimate is."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def prune(root: Path, keep_days: float, keep_bytes: int, protect: str = "") -> list[str]:

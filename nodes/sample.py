@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import comfy.model_management as mm
 import comfy.samplers
 import comfy.utils
 import folder_paths
@@ -15,10 +16,10 @@ import torch
 from comfy_api.latest import io
 
 from ..moee_core.emotion.timeline import EmotionTimeline, parse_emotion
-from ..moee_core.jobs import Job, bytes_needed, prune
+from ..moee_core.jobs import Job, bytes_needed, known_speed, prune, spoken_time
 from . import conditions
 from .emotion import problem
-from .sampling import Settings, job_key, sample_clip
+from .sampling import Settings, job_key, machine, sample_clip, window_memory
 from .sockets import (
     Emotion,
     EmotionLatents,
@@ -147,8 +148,9 @@ class Sampler(io.ComfyNode):
         key = job_key(model, face, voice, track, settings)
         root = Path(folder_paths.get_user_directory()) / JOBS
         prune(root, KEEP_DAYS, KEEP_BYTES, protect=key)
-        _preflight(root, shape, settings, encoders.config.window_frames)
+        _room(root, shape)
         job = Job.open(root, key, shape)
+        _preflight(job, model, settings, encoders.config.window_frames)
         bar = comfy.utils.ProgressBar(voice.num_frames, node_id=cls.hidden.unique_id)
         previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
 
@@ -233,21 +235,42 @@ def _settings(encoders: EncoderSet, sampling: dict, seed: int) -> Settings:
     )
 
 
-def _preflight(root: Path, shape: tuple[int, ...], settings: Settings, window: int) -> None:
+def _preflight(job: Job, model: Any, settings: Settings, window: int) -> None:
     """Say what the job will take; refuse what cannot end well."""
-    needed = bytes_needed(shape)
-    root.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(root).free
-    windows = -(-shape[0] // window)
+    frames, *rest = job.shape
+    windows = -(-(frames - job.done) // window)
+    seconds = known_speed(job.folder.parent, machine(model))
+    spoken = "not known before the first run here"
+    if seconds is not None:
+        spoken = f"about {spoken_time(windows * settings.steps * settings.branches * seconds)}"
+    memory, device = window_memory(model, settings, (window, *rest)), model.load_device
+    whole = mm.get_total_memory(device)
     log.info(
-        "talking portrait: %d frames in %d windows of %d, %d steps each; %.1f MB of %.1f GB free disk",
-        shape[0],
+        "talking portrait: %d of %d frames left, %d windows of %d, %d passes each; time %s; memory %.0f MB of %.1f GB "
+        "on %s; disk %.1f MB of %.1f GB free",
+        frames - job.done,
+        frames,
         windows,
         window,
-        settings.steps,
-        needed / 1e6,
-        free / 1e9,
+        settings.steps * settings.branches,
+        spoken,
+        memory / 1e6,
+        whole / 1e9,
+        device,
+        bytes_needed(job.shape) / 1e6,
+        shutil.disk_usage(job.folder).free / 1e9,
     )
+    if memory > whole:
+        raise ValueError(
+            f"one window needs about {memory / 1e6:.0f} MB and {device} has {whole / 1e6:.0f} MB in all; switch "
+            "guidance off (1.0), use a smaller checkpoint, or start ComfyUI with --cpu"
+        )
+
+
+def _room(root: Path, shape: tuple[int, ...]) -> None:
+    """Refuse a job that the disk cannot hold, before anything is written."""
+    root.mkdir(parents=True, exist_ok=True)
+    needed, free = bytes_needed(shape), shutil.disk_usage(root).free
     if needed + SPARE_DISK > free:
         raise ValueError(
             f"the disk of {root} has {free / 1e6:.0f} MB free, this recording needs {needed / 1e6:.0f} MB and some "

@@ -5,10 +5,12 @@ Shapes: F frames of a window; noise and latents (F, Z, h, w).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import comfy.model_management as mm
 import comfy.sample
 import comfy.samplers
 import comfy.utils
@@ -16,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..moee_core.diffusion.sampler import frame_noise, guided
-from ..moee_core.jobs import Job, fingerprint
+from ..moee_core.jobs import Job, fingerprint, keep_speed
 from .conditions import conditioning
 from .host import CHECKPOINT
 from .sockets import EmotionTrack, EncoderSet, PortraitCondition, SpeechFeatures
@@ -33,6 +35,11 @@ class Settings:
     emotion_guidance: float
     audio_guidance: float
     noise_sharing: float
+
+    @property
+    def branches(self) -> int:
+        """Passes of the network in every step: one, and one for each guidance that is on."""
+        return 1 + sum(scale != 1.0 for scale in (self.emotion_guidance, self.audio_guidance))
 
 
 class ConditionGuider(comfy.samplers.CFGGuider):
@@ -77,6 +84,18 @@ def _contents(value: object) -> Iterator[object]:
         yield from _contents(value.weights)
 
 
+def machine(model: Any) -> str:
+    """What a speed is true for: weights, their type, and the device."""
+    checkpoint = model.model_options.get(CHECKPOINT, "")
+    return f"{checkpoint[:16]} {model.model.get_dtype()} {mm.get_torch_device_name(model.load_device)}"
+
+
+def window_memory(model: Any, settings: Settings, shape_FZhw: tuple[int, ...]) -> int:
+    """Bytes one window needs beside the weights, as the host reckons."""
+    frames, *rest = shape_FZhw
+    return int(model.memory_required([frames * settings.branches, *rest]))
+
+
 def sample_clip(
     model: Any,
     encoders: EncoderSet,
@@ -97,7 +116,7 @@ def sample_clip(
     shape = (unet.latent_channels, portrait.latent.shape[-2], portrait.latent.shape[-1])
     preview(job.done, total, None)
     while not job.finished:
-        start = job.done
+        start, began = job.done, time.monotonic()
         # the last window is filled up with the recording's end, so that the network always sees a whole window
         frames = torch.arange(start, start + window).clamp_max(total - 1)
         motion = job.last(unet.motion_frames) if start else None
@@ -120,3 +139,5 @@ def sample_clip(
             seed=settings.seed,
         )
         job.add(latents[: min(window, total - start)])
+        # the last window of a job is the one that loading weights and warming up cost least
+        keep_speed(job.folder.parent, machine(model), (time.monotonic() - began) / (steps * settings.branches))

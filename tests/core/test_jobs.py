@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from moee_core.jobs import Job, JobError, bytes_needed, fingerprint, prune
+from moee_core.jobs import (
+    SPEEDS,
+    Job,
+    JobError,
+    bytes_needed,
+    fingerprint,
+    keep_speed,
+    known_speed,
+    prune,
+    spoken_time,
+)
 
 SHAPE = (10, 4, 3, 3)
 
@@ -92,3 +102,32 @@ def test_old_jobs_go_first_and_the_wanted_one_stays(tmp_path: Path):
     assert prune(tmp_path, 7, size, protect="wanted") == ["older", "ancient"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "not-a-job", "wanted"]
     assert prune(tmp_path / "nowhere", 7, size) == []
+
+
+def test_a_speed_is_remembered_for_its_own_machine(tmp_path: Path):
+    assert known_speed(tmp_path, "cpu") is None
+    keep_speed(tmp_path, "cpu", 1.5)
+    keep_speed(tmp_path, "cuda", 0.1)
+    keep_speed(tmp_path, "cpu", 2.5)
+    assert known_speed(tmp_path, "cpu") == 2.5
+    assert known_speed(tmp_path, "cuda") == 0.1
+    assert prune(tmp_path, 0.0, 0) == [], "the file of speeds is no job"
+    assert known_speed(tmp_path, "cpu") == 2.5
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"cpu": "fast"}', '{"cpu": -1.0}', '{"cpu": NaN}', "\x00"])
+def test_a_damaged_file_of_speeds_is_no_estimate_and_is_mended(tmp_path: Path, content: str):
+    (tmp_path / SPEEDS).write_text(content, encoding="utf-8")
+    assert known_speed(tmp_path, "cpu") is None
+    keep_speed(tmp_path, "cpu", 3.0)
+    assert known_speed(tmp_path, "cpu") == 3.0
+
+
+def test_a_speed_that_cannot_be_kept_is_no_error(tmp_path: Path):
+    keep_speed(tmp_path / "nowhere", "cpu", 3.0)
+    assert known_speed(tmp_path / "nowhere", "cpu") is None
+
+
+def test_an_estimate_is_as_exact_as_it_is():
+    spoken = [spoken_time(seconds) for seconds in (0.0, 12.4, 89, 90, 1500, 5400, 9000)]
+    assert spoken == ["1 s", "12 s", "89 s", "2 min", "25 min", "1.5 h", "2.5 h"]
