@@ -93,6 +93,31 @@ def workflow(_classes: dict[str, Any], base: Path, path: str, seed: str = "0") -
     }
 
 
+def object_info(classes: dict[str, Any], _base: Path, path: str) -> dict[str, Any]:
+    """Write what the host's /object_info says of every node to ``path``."""
+
+    def described(name: str, node: Any) -> dict[str, Any]:
+        if hasattr(node, "GET_NODE_INFO_V1"):
+            return node.GET_NODE_INFO_V1()
+        inputs = node.INPUT_TYPES()
+        return {
+            "input": inputs,
+            "input_order": {kind: list(group) for kind, group in inputs.items()},
+            "output": list(node.RETURN_TYPES),
+            "output_is_list": [False] * len(node.RETURN_TYPES),
+            "output_name": list(getattr(node, "RETURN_NAMES", node.RETURN_TYPES)),
+            "name": name,
+            "display_name": name,
+            "description": "",
+            "category": getattr(node, "CATEGORY", ""),
+            "output_node": bool(getattr(node, "OUTPUT_NODE", False)),
+        }
+
+    table = {name: described(name, node) for name, node in classes.items()}
+    Path(path).write_text(json.dumps(table, default=str), encoding="utf-8")
+    return {"nodes": len(table)}
+
+
 def clip(classes: dict[str, Any], _base: Path, seconds: str, portrait: str = "mira", seed: str = "0") -> dict[str, Any]:
     """Sample the demo recording, cut or repeated to ``seconds``; peak anonymous memory over the loaded state."""
     import torch
@@ -319,7 +344,7 @@ def main() -> int:
     import torch
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
-    commands = {"workflow": workflow, "clip": clip, "native": native, "partial": partial}
+    commands = {"workflow": workflow, "object_info": object_info, "clip": clip, "native": native, "partial": partial}
     with torch.inference_mode():
         result = commands[command](classes, base, *arguments)
     sys.stdout.write("\nRESULT " + json.dumps(result) + "\n")

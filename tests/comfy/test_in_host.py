@@ -56,6 +56,40 @@ def test_the_same_seed_gives_the_same_frames_and_another_does_not(tmp_path: Path
 
 
 @pytest.fixture(scope="module")
+def object_info(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("object_info")
+    path = folder / "object_info.json"
+    assert in_host(folder / "base", "object_info", str(path))["nodes"] > 50
+    return path
+
+
+def judged(workflow: Path, object_info: Path) -> tuple[int, str]:
+    """The judgement of ComfyUI's own command line, without a server."""
+    command = [sys.executable, "-m", "comfy_cli", "--json", "workflow", "validate"]
+    command += ["--workflow", str(workflow), "--input", str(object_info)]
+    environment = {**os.environ, "DO_NOT_TRACK": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("path", [*WORKFLOWS, *sorted((ROOT / "workflows").glob("*.json"))], ids=lambda p: p.name)
+def test_the_command_line_of_comfyui_accepts_each_workflow(path: Path, object_info: Path):
+    code, said = judged(path, object_info)
+    assert code == 0, said
+
+
+def test_the_command_line_of_comfyui_would_have_seen_a_fault(tmp_path: Path, object_info: Path):
+    graph = json.loads(WORKFLOWS[0].read_text(encoding="utf-8"))
+    node = next(one for one in graph.values() if one["class_type"] == "MoEELoadModel")
+    node["inputs"]["weight_dtype"] = "fp3"
+    bad = tmp_path / "bad.json"
+    bad.write_text(json.dumps(graph), encoding="utf-8")
+    code, said = judged(bad, object_info)
+    assert code != 0, said
+    assert "weight_dtype" in said
+
+
+@pytest.fixture(scope="module")
 def native(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return in_host(tmp_path_factory.mktemp("native"), "native")
 
