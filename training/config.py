@@ -37,6 +37,9 @@ class DataConfig:
 
     ``wide_speech`` names the folder of a wider local speech bank (``training/data/wide_speech.py``), from which
     ``wide_share`` of the clips are spoken; empty uses the bank that ships alone.
+    ``heard_by`` names a checkpoint whose speech encoder says what the mouths of the clips do, and takes everything
+    else out of them that portrait, speech and emotion do not tell: sway, blinks. A model that samples in one step
+    draws the mean of what fits its inputs; in such clips one thing fits, and the mean of mouths is itself a mouth.
     """
 
     clips: int = 3600
@@ -51,6 +54,7 @@ class DataConfig:
     silent: float = 0.05
     wide_speech: str = ""
     wide_share: float = 0.6
+    heard_by: str = ""
 
     def __post_init__(self) -> None:
         if self.neutral + self.compound + self.blend + self.contempt >= 1:
@@ -115,6 +119,8 @@ class DiffusionStage(StageConfig):
     ``emotion`` false keeps emotion out of stage 1 altogether, the paper's literal order.
     Until ``short_until`` of the stage, clips are ``short_window`` frames long and ``short_batch_size`` of them make a
     batch: as many frames, but more people, emotions and time-steps in each step. Then whole windows.
+    ``rounded``: probability that a window is laid around a frame with rounded lips, of which speech has few and
+    which are the last shapes a mouth learns.
     """
 
     batch_size: int = 3
@@ -139,6 +145,7 @@ class DiffusionStage(StageConfig):
     short_window: int = 4
     short_batch_size: int = 12
     short_until: float = 0.0
+    rounded: float = 0.0
 
     def __post_init__(self) -> None:
         if self.spatial_time not in ("cosine", "flat"):
@@ -179,10 +186,17 @@ class GatesStage(DiffusionStage):
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderStage(DiffusionStage):
-    """The last stage: the decoder learns to draw what one sampling step leaves. Off unless ``iterations`` are given."""
+    """The last stage: what one sampling step draws. Off unless ``iterations`` are given.
+
+    ``whole``: the networks that make the one-step estimate learn along with the decoder, the pictures weighted by
+    ``spatial_weight`` against the latents. ``kept_every``: part of the pictures that are also decoded from true
+    latents (2: every other).
+    """
 
     iterations: int = 0
     spatial_edges: float = 1.0
+    whole: bool = False
+    kept_every: int = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,7 +231,8 @@ class SystemTables:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """The whole file. ``precision`` is bf16 (autocast) or fp32; ``threads`` 0 leaves PyTorch's choice.
+    """The whole file. ``precision`` is bf16 (autocast), fp32, or auto: bf16 where this machine is faster with it;
+    ``threads`` 0 leaves PyTorch's choice.
 
     ``processes``: CPU processes of one thread that share every batch. ``start_from`` names a checkpoint whose weights
     the run goes on from; its experts become one again by their mean, and stages with no iterations keep its weights.
@@ -226,7 +241,7 @@ class TrainConfig:
     name: str
     system: SystemTables
     seed: int = 0
-    precision: str = "bf16"
+    precision: str = "auto"
     device: str = "cpu"
     threads: int = 0
     processes: int = 1
@@ -237,8 +252,8 @@ class TrainConfig:
     stages: StagesConfig = field(default_factory=StagesConfig)
 
     def __post_init__(self) -> None:
-        if self.precision not in ("bf16", "fp32"):
-            raise ValueError(f"precision must be bf16 or fp32, got {_shown(self.precision)}")
+        if self.precision not in ("auto", "bf16", "fp32"):
+            raise ValueError(f"precision must be auto, bf16 or fp32, got {_shown(self.precision)}")
 
 
 def load_config(path: str | Path) -> TrainConfig:

@@ -73,7 +73,7 @@ def test_the_embedded_configuration_says_what_its_file_says():
     assert config.stages.experts.learning_rate == 5e-4
     assert config.stages.experts.init == "upcycle"
     assert config.stages.gates.local_bias == 3.0  # a default
-    assert config.precision == "bf16"
+    assert config.precision == "auto"
 
 
 def test_what_a_file_leaves_out_is_the_default(tmp_path: Path):
@@ -208,7 +208,7 @@ def test_settings_that_contradict_each_other_are_refused(tmp_path: Path, line: s
 
 def test_an_unknown_precision_is_refused(tmp_path: Path):
     text = SMALLEST.replace('name = "x"', 'name = "x"\nprecision = "fp8"')
-    assert refusal(tmp_path, text) == "precision must be bf16 or fp32, got 'fp8'"
+    assert refusal(tmp_path, text) == "precision must be auto, bf16 or fp32, got 'fp8'"
 
 
 def test_configuration_errors_are_ours_and_value_errors():

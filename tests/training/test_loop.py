@@ -35,7 +35,7 @@ from training.data.clips import PAD
 from training.data.latents import LatentClips
 from training.loop import Averages, Stage, learning_rate, run_stage
 from training.stages import decoder, moee
-from training.stages.diffusion import Batch, DiffusionTask, ReferenceChoice, choose_reference, draw_timestep
+from training.stages.diffusion import Batch, DiffusionTask, ReferenceChoice, choose_reference, draw_start, draw_timestep
 
 from ..fixtures.tiny import TINY
 
@@ -314,6 +314,7 @@ def clips_of(unet: PortraitUNetConfig, std: float = 0.3) -> LatentClips:
         masked=references + 100.0,
         speech=normal(CLIPS, LENGTH + 2 * PAD, TINY.audio.layers, TINY.audio.width).half(),
         emotion=emotions[:, None].expand(-1, LENGTH, -1).contiguous(),
+        viseme=torch.zeros(CLIPS, LENGTH, 4),
         change_std=change_std,
     )
 
@@ -374,6 +375,27 @@ def test_a_batch_shows_consecutive_frames_with_their_own_past_and_sound():
             assert torch.equal(batch.speech[frame], clips.speech[11, centre - margin : centre + margin + 1].float())
         assert torch.equal(batch.keep_audio, torch.ones(WINDOW))
         assert len(set(batch.timesteps.tolist())) == 1
+
+
+def test_windows_lie_around_rounded_lips_as_often_as_asked():
+    viseme = torch.zeros(LENGTH, 4)
+    viseme[LENGTH - 1, 1] = -0.9
+    k = TINY.unet.motion_frames
+    rng = np.random.default_rng(0)
+    always = dataclasses.replace(PLAIN, rounded=1.0)
+    assert {draw_start(always, rng, viseme, k) for _ in range(50)} == {LENGTH - WINDOW}
+    half = dataclasses.replace(PLAIN, rounded=0.5)
+    starts = [draw_start(half, rng, viseme, k) for _ in range(600)]
+    by_chance = 1 / (LENGTH - WINDOW - k + 1)
+    share = sum(start == LENGTH - WINDOW for start in starts) / 600
+    assert share == pytest.approx(0.5 + 0.5 * by_chance, abs=0.08)
+    viseme[k, 1] = -0.9
+    for _ in range(100):
+        start = draw_start(always, rng, viseme, k)
+        assert k <= start <= LENGTH - WINDOW
+        assert bool((viseme[start : start + WINDOW, 1] < -0.35).any())
+    spread = torch.full((LENGTH, 4), 0.5)
+    assert len({draw_start(always, rng, spread, k) for _ in range(200)}) == LENGTH - WINDOW - k + 1
 
 
 def test_a_masked_portrait_comes_from_the_masked_pictures_and_a_dropped_past_is_the_portrait():
@@ -502,14 +524,18 @@ def test_clips_are_sorted_by_the_experts_they_need():
 
 
 def real_stage(name: str, system: MoEESystem, clips: LatentClips) -> Stage:
+    """``whole`` is the decoder's stage with the networks that make the estimate."""
     kinds = {"reference": DiffusionStage, "experts": ExpertsStage, "gates": GatesStage, "decoder": DecoderStage}
     settings = {key: kind(**QUICK) for key, kind in kinds.items()}
+    if name == "whole":
+        settings["decoder"] = DecoderStage(**QUICK, whole=True, spatial_weight=2.0, short_until=0.5)
     config = config_of(system.config, **settings)
     make = {
         "reference": moee.reference_stage,
         "experts": moee.experts_stage,
         "gates": moee.gates_stage,
         "decoder": decoder.make_stage,
+        "whole": decoder.make_stage,
     }[name]
     return make(config, system, clips, REGIONS)
 
@@ -525,6 +551,11 @@ def real_stage(name: str, system: MoEESystem, clips: LatentClips) -> Stage:
         ("experts", (".emotion.experts.",), ("reference_net.", ".gates.", ".emotion.norm.", "emotion_to_latents.")),
         ("gates", (".gates.",), ("reference_net.", ".emotion.experts.", "emotion_to_latents.", ".spatial.")),
         ("decoder", ("autoencoder.decoder.",), ("autoencoder.encoder.", "denoiser.", "reference_net.")),
+        (
+            "whole",
+            ("autoencoder.decoder.", "denoiser.", "reference_net.", "audio_projector."),
+            ("autoencoder.encoder.", ".gates.", "anchor_std", "emotion_to_latents.", "speech_encoder."),
+        ),
     ],
 )
 def test_a_stage_trains_its_own_part(name: str, moves: tuple[str, ...], stays: tuple[str, ...]):
@@ -537,7 +568,7 @@ def test_a_stage_trains_its_own_part(name: str, moves: tuple[str, ...], stays: t
         assert all(any(part in key for part in moves) for key in names)
 
 
-@pytest.mark.parametrize("name", ["reference", "experts", "gates", "decoder"])
+@pytest.mark.parametrize("name", ["reference", "experts", "gates", "decoder", "whole"])
 def test_a_real_stage_resumes_bit_for_bit(tmp_path: Path, name: str):
     clips = clips_of(TINY.unet)
 

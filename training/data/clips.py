@@ -29,6 +29,7 @@ from moee_core.audio.mel import HOP, MELS, log_mel, normalise_level
 from training.config import DataConfig
 
 if TYPE_CHECKING:
+    from moee_core.audio.encoder import SpeechEncoder
     from training.face_world.speech import Utterance
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ FRAME_SAMPLES = 4 * HOP
 """Audio samples of one video frame."""
 PAD = 8
 """Video frames of context kept on either side of a clip's audio."""
+STRETCH = np.array([1.06, 1.12, 1.1])
+"""Opening, width and teeth: one over the encoder's correlation with them on training speech."""
 FIELDS = ("frames", "references", "mouths", "mel", "viseme", "emotion")
 SOURCES = ("face_world", "data/clips.py")
 
@@ -81,6 +84,8 @@ def source_hash() -> str:
 def cache_folder(config: DataConfig, seed: int, cache: Path) -> Path:
     settings = {k: v for k, v in asdict(config).items() if k != "workers"}
     wide = Path(config.wide_speech, "index.json") if config.wide_speech else None
+    if config.heard_by and Path(config.heard_by).exists():
+        settings["heard_by"] = hashlib.sha256(Path(config.heard_by).read_bytes()).hexdigest()
     if wide is not None and wide.exists():  # the same folder may hold another bank tomorrow
         settings["wide_speech"] = hashlib.sha256(wide.read_bytes()).hexdigest()
     text = json.dumps([settings, seed, source_hash()], sort_keys=True)
@@ -123,16 +128,19 @@ def _render_shard(job: tuple[DataConfig, int, int, str]) -> int:
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     utterances = speech_banks(config)
+    ear = load_ear(config.heard_by) if config.heard_by else None
     first = index * config.shard
     count = min(config.shard, config.clips - first)
-    clips = [_render_clip(config, seed, first + i, utterances) for i in range(count)]
+    clips = [_render_clip(config, seed, first + i, utterances, ear) for i in range(count)]
     for name in FIELDS:
         _save(Path(folder) / f"{name}-{index:04d}.npy", np.stack([clip[name] for clip in clips]))
     (Path(folder) / f"done-{index:04d}").touch()
     return index
 
 
-def _render_clip(config: DataConfig, seed: int, number: int, utterances: SpeechBanks) -> dict[str, np.ndarray]:
+def _render_clip(
+    config: DataConfig, seed: int, number: int, utterances: SpeechBanks, ear: SpeechEncoder | None = None
+) -> dict[str, np.ndarray]:
     from training.face_world import performance as world
     from training.face_world.render import face_regions, render
     from training.face_world.splits import person, split_rng
@@ -155,7 +163,10 @@ def _render_clip(config: DataConfig, seed: int, number: int, utterances: SpeechB
     emotion[start:] = world.random_timeline(rng, frames, kind)
     emotion[:start] = emotion[start]
     pose = world.reference_pose(rng)
-    clip = world.perform(rng, identity, emotion, samples=samples, phonemes=phonemes, base_pose=pose)
+    known = {} if ear is None else {"blinking": False, "sway": 0.0}
+    clip = world.perform(rng, identity, emotion, samples=samples, phonemes=phonemes, base_pose=pose, **known)
+    if ear is not None:
+        clip.viseme[start:] = heard_mouth(ear, mel)
     size = config.image_size
     own = emotion[start + frames // 2]
     other = world.random_emotion(rng, "single")
@@ -172,6 +183,24 @@ def _render_clip(config: DataConfig, seed: int, number: int, utterances: SpeechB
         "viseme": clip.viseme[start:],
         "emotion": emotion[start:],
     }
+
+
+def load_ear(path: str) -> SpeechEncoder:
+    """The speech encoder of a checkpoint."""
+    from moee_core.weights.checkpoint import load_system
+
+    return load_system(path)[0].speech_encoder
+
+
+@torch.no_grad()
+def heard_mouth(ear: SpeechEncoder, mel: np.ndarray) -> np.ndarray:
+    """(L, 4): the mouth as the encoder hears it. A guess is timid where it is unsure, so it is stretched to the reach
+    of true mouths, and lips that are heard to close do close."""
+    shape = ear.visemes(ear(torch.from_numpy(mel)[None].float()))[0, PAD:-PAD].numpy()
+    press = np.clip((shape[:, 3:] - 0.25) / 0.5, 0.0, 1.0)
+    press = press * press * (3.0 - 2.0 * press)
+    stretched = np.clip(shape[:, :3] * STRETCH, (0.0, -1.1, 0.0), 1.1) * (1.0 - press)
+    return np.concatenate([stretched, press], axis=1).astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -114,8 +114,10 @@ def perform(
     phonemes: tuple[tuple[str, float], ...] = (),
     base_pose: np.ndarray | None = None,
     blinking: bool = True,
+    sway: float = 1.0,
 ) -> Performance:
-    """One clip. ``emotion`` (F, 8) sets the length; ``samples`` 16 kHz mono, or None for a silent clip."""
+    """One clip. ``emotion`` (F, 8) sets the length; ``samples`` 16 kHz mono, or None for a silent clip. ``sway``
+    scales the slow movement of the head that no input tells."""
     frames = len(emotion)
     viseme = np.zeros((frames, 4), np.float32)
     energy = np.zeros(frames, np.float32)
@@ -128,9 +130,9 @@ def perform(
     for name, amount in (("1", 0.18), ("2", 0.22)):
         units[:, AU_NAMES.index(name)] += amount * lively
     pose = np.tile(reference_pose(rng) if base_pose is None else base_pose, (frames, 1)).astype(np.float32)
-    pose[:, 0] += smooth_noise(rng, frames, 1.4, 0.008)
-    pose[:, 1] += smooth_noise(rng, frames, 1.6, 0.014)
-    pose[:, 2] += smooth_noise(rng, frames, 1.6, 0.008) - 0.035 * lively
+    pose[:, 0] += sway * smooth_noise(rng, frames, 1.4, 0.008)
+    pose[:, 1] += sway * smooth_noise(rng, frames, 1.6, 0.014)
+    pose[:, 2] += sway * smooth_noise(rng, frames, 1.6, 0.008) - 0.035 * lively
     blink = _blinks(rng, energy > 0.08) if blinking else np.zeros(frames, np.float32)
     return Performance(
         action_units=np.clip(units, 0.0, MAX_UNIT).astype(np.float32),

@@ -1,18 +1,21 @@
-"""The last stage: the decoder learns to draw what one sampling step leaves.
+"""The last stage: what one sampling step draws, learned where it is seen.
 
 One step gives the mean of everything that fits, which the decoder of stage 0 has never seen: it draws it as smears.
-Here it sees one-step estimates, everything but itself frozen, and is asked for the picture that was meant. Every other
-time it decodes the true latents as well, so that it stays a faithful decoder. Loss: L1 on pixels and on their
-differences, mouth and eyes weighted.
+Here every sample is a one-step estimate, and the decoder is asked for the picture that was meant. With ``whole`` the
+networks that made the estimate learn along (all but the gates), from the latent loss of stage 1 at the last time-step
+and from the same pictures; every emotion's expert is moved by its own frames alone. The decoder also decodes true
+latents, so that it stays a faithful one. Loss on pictures: L1 on pixels and on their differences, mouth and eyes
+weighted.
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from moee_core.diffusion.sampler import to_x0
 from moee_core.diffusion.schedule import TRAIN_STEPS, alpha_sigma
@@ -22,14 +25,28 @@ from training.data.latents import LatentClips
 from training.loop import Stage
 from training.stages.diffusion import DiffusionTask, choose_reference, draw_numbers
 
+DRAWING = ("denoiser.", "reference_net.", "audio_projector.")
+
+
+def trained_parameters(system: MoEESystem, *, whole: bool) -> list[tuple[str, nn.Parameter]]:
+    """The decoder's; with ``whole`` also those of the networks that make the estimate, gates and anchor excepted."""
+    wanted = ("autoencoder.decoder.", *(DRAWING if whole else ()))
+    return [
+        (name, parameter)
+        for name, parameter in system.named_parameters()
+        if name.startswith(wanted) and ".gates." not in name and not name.startswith("denoiser.anchor_std")
+    ]
+
 
 def make_stage(config: TrainConfig, system: MoEESystem, clips: LatentClips, regions: np.ndarray) -> Stage:
     settings: DecoderStage = config.stages.decoder
     task = DiffusionTask(config, system, clips, regions)
+    weight = task.position_weight(settings)
     pool = np.arange(len(clips) - task.held_out)
     before = copy.deepcopy(system.autoencoder.decoder).requires_grad_(False)
     mouth, eyes = task.regions.to(task.device)
     region = 1 + (settings.mouth_weight - 1) * mouth + (settings.eye_weight - 1) * eyes
+    short = dataclasses.replace(settings, window=settings.short_window, batch_size=settings.short_batch_size)
 
     def distance(made: Tensor, truth: Tensor) -> Tensor:
         error = (made.float() - truth.float()) * region
@@ -37,26 +54,34 @@ def make_stage(config: TrainConfig, system: MoEESystem, clips: LatentClips, regi
         return error.abs().mean() + settings.spatial_edges * edges
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        numbers = draw_numbers(config, step, pool, settings.batch_size)
+        now = short if step < settings.short_until * settings.iterations else settings
+        numbers = draw_numbers(config, step, pool, now.batch_size)
         rng = np.random.default_rng([config.seed, 9, step, numbers[0]])
-        batch = task.batch(step, settings, numbers, [choose_reference(settings, rng) for _ in numbers])
+        batch = task.batch(step, now, numbers, [choose_reference(now, rng) for _ in numbers])
         batch.timesteps.fill_(TRAIN_STEPS - 1)
-        rows = torch.arange(step % settings.spatial_every, len(batch.clean), settings.spatial_every)
-        with torch.no_grad():
-            velocity, noisy = task.predict(batch, settings, gated=True)
+        rows = torch.arange(step % now.spatial_every, len(batch.clean), now.spatial_every)
+        with torch.set_grad_enabled(settings.whole):
+            velocity, noisy = task.predict(batch, now, gated=True)
             alpha, sigma = (v[rows, None, None, None] for v in alpha_sigma(batch.timesteps, task.table))
             estimate = to_x0(velocity[rows], noisy[rows], alpha, sigma, "v_prediction")
         with torch.autocast(task.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             with torch.no_grad():
                 truth = before(batch.clean[rows])
             drawn = distance(system.autoencoder.decode(estimate), truth)
-            kept = distance(system.autoencoder.decode(batch.clean[rows[::2]]), truth[::2])
-        return drawn + 0.5 * kept, {"drawn": float(drawn.detach()), "kept": float(kept.detach())}
+            few = rows[:: settings.kept_every]
+            kept = distance(system.autoencoder.decode(batch.clean[few]), truth[:: settings.kept_every])
+        total = drawn + 0.5 * kept
+        figures = {"drawn": float(drawn.detach()), "kept": float(kept.detach())}
+        if settings.whole:
+            latent = task.latent_loss(batch, velocity, weight)
+            total = settings.spatial_weight * total + latent
+            figures["latent"] = float(latent.detach())
+        return total, figures
 
     return Stage(
         name="decoder",
         module=system,
-        trainable=[p for p in system.named_parameters() if p[0].startswith("autoencoder.decoder.")],
+        trainable=trained_parameters(system, whole=settings.whole),
         loss=loss,
         settings=settings,
     )

@@ -85,7 +85,7 @@ class DiffusionTask:
         for number, choice in zip(numbers, choices, strict=True):
             rng = np.random.default_rng([self.config.seed, 5, number, step])
             generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
-            start = int(rng.integers(0, clips.latents.shape[1] - window - k + 1)) + k
+            start = draw_start(settings, rng, clips.viseme[number], k)
             clean = clips.latents[number, start : start + window].float()
             pool = clips.masked if choice.masked else clips.references
             portrait = pool[number, choice.kind].float()
@@ -135,18 +135,23 @@ class DiffusionTask:
     ) -> tuple[Tensor, dict[str, float]]:
         velocity, noisy = self.predict(batch, settings, gated=gated)
         alpha, sigma = (v[:, None, None, None] for v in alpha_sigma(batch.timesteps, self.table))
-        target = alpha * batch.noise - sigma * batch.clean
-        error = (velocity - target).square()
-        if self.system.config.unet.anchor:
-            std = self.system.denoiser.anchor_map(error.shape[-2], error.shape[-1], error.device).detach()
-            error = error * (alpha**2 * std**2 + sigma**2) / std**2
-        total = (error * weight).mean()
+        total = self.latent_loss(batch, velocity, weight)
         figures: dict[str, float] = {}
         if settings.spatial_weight:
             spatial = self._spatial(batch, settings, velocity, noisy, alpha, sigma)
             figures["spatial"] = float(spatial.detach())
             total = total + settings.spatial_weight * spatial
         return total, figures
+
+    def latent_loss(self, batch: Batch, velocity: Tensor, weight: Tensor) -> Tensor:
+        """MoEE Eq. 6 in the network's own unit."""
+        alpha, sigma = (v[:, None, None, None] for v in alpha_sigma(batch.timesteps, self.table))
+        target = alpha * batch.noise - sigma * batch.clean
+        error = (velocity - target).square()
+        if self.system.config.unet.anchor:
+            std = self.system.denoiser.anchor_map(error.shape[-2], error.shape[-1], error.device).detach()
+            error = error * (alpha**2 * std**2 + sigma**2) / std**2
+        return (error * weight).mean()
 
     def _spatial(
         self, batch: Batch, settings: DiffusionStage, velocity: Tensor, noisy: Tensor, alpha: Tensor, sigma: Tensor
@@ -167,6 +172,22 @@ class DiffusionTask:
         error = (made - truth) * fade * region
         edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
         return error.abs().mean() + settings.spatial_edges * edges
+
+
+ROUNDED = -0.35
+"""Lips narrower than this are rounded (axis "width" of the visemes)."""
+
+
+def draw_start(settings: DiffusionStage, rng: np.random.Generator, viseme_L4: Tensor, motion_frames: int) -> int:
+    """First frame of a window, after its motion frames; around rounded lips with probability ``rounded``."""
+    last = len(viseme_L4) - settings.window
+    if settings.rounded and rng.random() < settings.rounded:
+        frames = torch.nonzero(viseme_L4[motion_frames:, 1] < ROUNDED)[:, 0].tolist()
+        if frames:
+            frame = motion_frames + int(frames[rng.integers(len(frames))])
+            start = frame - int(rng.integers(settings.window))
+            return min(max(start, motion_frames), last)
+    return int(rng.integers(0, last - motion_frames + 1)) + motion_frames
 
 
 def draw_timestep(settings: DiffusionStage, rng: np.random.Generator) -> int:
