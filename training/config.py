@@ -236,6 +236,7 @@ class TrainConfig:
 
     ``processes``: CPU processes of one thread that share every batch. ``start_from`` names a checkpoint whose weights
     the run goes on from; its experts become one again by their mean, and stages with no iterations keep its weights.
+    If only the last stage has iterations, the model goes on as it is.
     """
 
     name: str

@@ -139,7 +139,7 @@ class _Runner:
         if path.exists():
             log.info("stage %s: finished before", name)
             return
-        system = self._start(name)
+        system = self._start(name) if not self._taken_over(name) else self._previous()
         if getattr(self.config.stages, name).iterations:
             stage = self._make(name, system)
             figures = run_stage(stage, self.folder, self._writer)
@@ -148,6 +148,20 @@ class _Runner:
             save_system(path, system.cpu(), dtype=torch.float32, metadata={"stage": name})
             (self.folder / "state.pt").unlink(missing_ok=True)
         parallel.barrier()
+
+    def _taken_over(self, name: str) -> bool:
+        """Whether the finished model goes on as it is, its experts apart: where no stage before the last is run."""
+        stages = self.config.stages
+        earlier = sum(getattr(stages, stage).iterations for stage in STAGES[:-1])
+        return bool(self.config.start_from) and not earlier and name != STAGES[-1]
+
+    def _previous(self) -> MoEESystem:
+        system, _ = load_system(Path(self.config.start_from), self._build)
+        wanted = self._system_config(experts=None)
+        for part in ("unet", "audio", "autoencoder"):
+            if getattr(system.config, part) != getattr(wanted, part):
+                raise ConfigError(f"start_from: {self.config.start_from} has other sizes than [system.{part}]")
+        return system
 
     def _start(self, name: str) -> MoEESystem:
         index = STAGES.index(name)

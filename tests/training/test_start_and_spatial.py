@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
 
 from moee_core.diffusion.schedule import alphas_cumprod
 from moee_core.systems.moee import MoEESystem
-from training.config import ConfigError, DecoderStage, DiffusionStage
+from moee_core.weights.checkpoint import load_system, save_system
+from training.config import (
+    AudioStage,
+    AutoencoderStage,
+    ConfigError,
+    DataConfig,
+    DecoderStage,
+    DiffusionStage,
+    ExpertsStage,
+    GatesStage,
+    TrainConfig,
+)
+from training.run import run
 from training.stages import decoder, moee
 
 from .test_loop import NEUTRAL, PLAIN, QUICK, REGIONS, TINY, WINDOW, clips_of, config_of, fresh, task_of
@@ -91,3 +104,44 @@ def test_the_decoder_stage_draws_one_step_estimates_and_keeps_true_latents():
     moved = {name for name, parameter in system.named_parameters() if parameter.grad is not None}
     assert moved
     assert all(name.startswith("autoencoder.decoder.") for name in moved)
+
+
+def last_stage_alone(folder: Path, start_from: Path) -> TrainConfig:
+    off = {"iterations": 0}
+    stages = {"audio": AudioStage(**off), "autoencoder": AutoencoderStage(**off), "reference": DiffusionStage(**off)}
+    stages |= {"experts": ExpertsStage(**off), "gates": GatesStage(**off)}
+    quick = DecoderStage(**{**QUICK, "window": 4}, whole=True)
+    config = config_of(TINY, **stages, decoder=quick)
+    return dataclasses.replace(
+        config,
+        start_from=str(start_from),
+        data=DataConfig(clips=8, frames=8, image_size=TINY.image_size, shard=8, workers=1),
+        cache=str(folder / "cache"),
+        runs=str(folder / "runs"),
+    )
+
+
+def test_the_last_stage_alone_goes_on_with_every_expert_as_it_is(tmp_path: Path):
+    previous = fresh(clips=clips_of(TINY.unet))
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in previous.named_parameters():
+            if ".emotion.experts." in name:
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    save_system(tmp_path / "previous.safetensors", previous, dtype=torch.float32)
+    made = run(last_stage_alone(tmp_path, tmp_path / "previous.safetensors"))
+    taken, _ = load_system(made.parent / "gates.safetensors")
+    assert all(torch.equal(value, previous.state_dict()[name]) for name, value in taken.state_dict().items())
+    trained, info = load_system(made)
+    changed = {name for name, value in trained.state_dict().items() if not torch.equal(value, taken.state_dict()[name])}
+    assert any(name.startswith("denoiser.backbone.") for name in changed)
+    assert any(name.startswith("autoencoder.decoder.") for name in changed)
+    assert not any(".gates." in name or name.startswith(("speech_encoder.", "emotion_to")) for name in changed)
+    assert '"after"' in info.metadata["trained"]
+
+
+def test_a_model_of_other_sizes_cannot_be_gone_on_with(tmp_path: Path):
+    narrow = MoEESystem(dataclasses.replace(TINY, audio=dataclasses.replace(TINY.audio, hidden=16)))
+    save_system(tmp_path / "narrow.safetensors", narrow, dtype=torch.float32)
+    with pytest.raises(ConfigError, match=r"other sizes than \[system\.audio\]"):
+        run(last_stage_alone(tmp_path, tmp_path / "narrow.safetensors"))
