@@ -25,7 +25,7 @@ from training.config import (
 from training.run import run
 from training.stages import decoder, moee
 
-from .test_loop import NEUTRAL, PLAIN, QUICK, REGIONS, TINY, WINDOW, clips_of, config_of, fresh, task_of
+from .test_stages import NEUTRAL, PLAIN, QUICK, REGIONS, TINY, WINDOW, clips_of, config_of, fresh, task_of
 
 
 @pytest.mark.parametrize("every", [1, 3])

@@ -24,7 +24,7 @@ from training.face_world.speech import SAMPLE_RATE, load_speech
 from training.face_world.visemes import VISEME_OF
 from training.stages import audio
 
-from .test_loop import TINY, config_of
+from .test_stages import TINY, config_of
 
 
 def bank_of(folder: Path, count: int = 3) -> Path:
