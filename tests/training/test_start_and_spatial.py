@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from training.config import (
     DiffusionStage,
     ExpertsStage,
     GatesStage,
+    StageConfig,
     TrainConfig,
 )
 from training.run import run
@@ -107,8 +109,12 @@ def test_the_decoder_stage_draws_one_step_estimates_and_keeps_true_latents():
 
 
 def last_stage_alone(folder: Path, start_from: Path) -> TrainConfig:
-    off = {"iterations": 0}
-    stages = {"audio": AudioStage(**off), "autoencoder": AutoencoderStage(**off), "reference": DiffusionStage(**off)}
+    off: dict[str, Any] = {"iterations": 0}
+    stages: dict[str, StageConfig] = {
+        "audio": AudioStage(**off),
+        "autoencoder": AutoencoderStage(**off),
+        "reference": DiffusionStage(**off),
+    }
     stages |= {"experts": ExpertsStage(**off), "gates": GatesStage(**off)}
     quick = DecoderStage(**{**QUICK, "window": 4}, whole=True)
     config = config_of(TINY, **stages, decoder=quick)
