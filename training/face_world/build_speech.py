@@ -137,8 +137,8 @@ SAMPLES: tuple[Sample, ...] = (
     Sample(
         file="demo.ogg",
         speaker=SPEAKERS["test"][0],
-        text="I have good news, we won the big game! Wow, nobody believed it. But my best friend moved away.",
-        stretch=0.92,
+        text="I passed the exam, and I'm happy! Hang on, is that an elephant? But my little cat has left me.",
+        stretch=0.95,
     ),
     Sample(
         file="hello.ogg", speaker=SPEAKERS["train"][1], text="Hello, my friend. It is lovely to see you.", stretch=0.9
