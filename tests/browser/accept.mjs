@@ -144,7 +144,18 @@ const nested = await run();
 report(nested.end === 'execution_success', 'a subgraph, saved and loaded again, runs', nested.message + nested.refused.slice(0, 200));
 await shot('subgraph');
 
-// What a user sees of a mistake.
+// What a user sees of a mistake. Newer frontends show a short notice first, the reason is behind its buttons.
+async function shown(sentence) {
+  const there = () => page.evaluate(([source]) => new RegExp(source).test(document.body.innerText), [sentence.source]);
+  const left = [/view details|see error/i, /^info for /i].map((name) => page.getByRole('button', { name }).first());
+  for (let turn = 0; turn < 20; turn++) {
+    if (await there()) return true;
+    if (left.length && (await left[0].isVisible())) await left.shift().click();
+    await page.waitForTimeout(250);
+  }
+  return false;
+}
+
 await open(`/?template=emotion_timeline&source=${pack}`);
 await page.evaluate(() => {
   const node = window.app.graph.nodes.find((one) => one.type === 'MoEEEmotionTimeline');
@@ -152,7 +163,7 @@ await page.evaluate(() => {
 });
 const typo = await run(20_000);
 report(/timeline key 2/.test(typo.refused), 'a mistyped emotion is refused before the queue', typo.refused.slice(0, 200));
-await page.waitForTimeout(1000);
+report(await shown(/timeline key 2: unknown emotion 'hapy'; did you mean 'happy'/), 'the mistyped emotion is explained on the screen');
 await shot('typo');
 
 await open(`/?template=first_portrait&source=${pack}`);
@@ -166,7 +177,7 @@ const broken = await page.evaluate(() => {
 if (broken) {
   const refused = await run(20_000);
   report(/not a safetensors file/.test(refused.refused + refused.message), 'a broken file is named', refused.refused.slice(0, 200));
-  await page.waitForTimeout(1000);
+  report(await shown(/broken\.safetensors is not a safetensors file/), 'the broken file is explained on the screen');
   await shot('broken_file');
 } else console.log('skip a broken file: none called broken*.safetensors in models/moee');
 
