@@ -65,7 +65,8 @@ class DataConfig:
 class StageConfig:
     """What every stage has. ``iterations`` of 0 skips the stage.
 
-    ``ema`` is the decay of the averaged weights (reached after a warm-up), ``clip`` the gradient norm.
+    ``ema`` is the decay of the averaged weights (reached after a warm-up), ``clip`` the gradient norm. ``optimiser``
+    is adamw or muon (matrices along their orthogonalised momentum, the rest by AdamW).
     """
 
     iterations: int = 1000
@@ -77,8 +78,13 @@ class StageConfig:
     decay_from: float = 0.6
     ema: float = 0.998
     clip: float = 1.0
+    optimiser: str = "adamw"
     save_every: int = 250
     validate_every: int = 500
+
+    def __post_init__(self) -> None:
+        if self.optimiser not in ("adamw", "muon"):
+            raise ValueError(f"optimiser must be adamw or muon, got {_shown(self.optimiser)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +154,7 @@ class DiffusionStage(StageConfig):
     rounded: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.spatial_time not in ("cosine", "flat"):
             raise ValueError(f"spatial_time must be cosine or flat, got {_shown(self.spatial_time)}")
         if self.spatial_every < 1:
@@ -190,13 +197,23 @@ class DecoderStage(DiffusionStage):
 
     ``whole``: the networks that make the one-step estimate learn along with the decoder, the pictures weighted by
     ``spatial_weight`` against the latents. ``kept_every``: part of the pictures that are also decoded from true
-    latents (2: every other).
+    latents (2: every other). ``critic`` (with ``whole``): how hard a critic of latents pulls estimates towards real
+    ones, in units of the latent loss's own slope (0: no critic); ``critic_rate`` is its learning rate and
+    ``critic_penalty`` the weight of its gradient penalties.
     """
 
     iterations: int = 0
     spatial_edges: float = 1.0
     whole: bool = False
     kept_every: int = 2
+    critic: float = 0.0
+    critic_rate: float = 2e-4
+    critic_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.critic < 0 or (self.critic and not self.whole):
+            raise ValueError(f"critic must be 0, or positive with whole = true, got {self.critic}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,8 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from training import parallel
+from training.adversary import Adversary
 from training.checkpoint import load_state, save_state
 from training.config import StageConfig
+from training.muon import Muon
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +31,7 @@ class Stage:
     """What a stage hands to the loop.
 
     ``loss(step)`` returns the loss and named figures of one batch; ``trainable`` are the parameters it moves, all of
-    ``module``; ``validate(step, folder)`` may write pictures.
+    ``module``; ``validate(step, folder)`` may write pictures; ``adversary`` takes a step of its own after each.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Stage:
     loss: Callable[[int], tuple[Tensor, dict[str, float]]]
     settings: StageConfig
     validate: Callable[[int, Path], None] | None = None
+    adversary: Adversary | None = None
 
 
 def learning_rate(settings: StageConfig, step: int) -> float:
@@ -85,9 +88,7 @@ def run_stage(stage: Stage, folder: Path, writer: object | None = None) -> dict[
         parameter.requires_grad_(False)
     for parameter in parameters:
         parameter.requires_grad_(True)
-    optimiser = torch.optim.AdamW(
-        parameters, settings.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay
-    )
+    optimiser = _optimiser(settings, parameters)
     averages = Averages(stage.trainable, settings.ema)
     step, losses = _resume(stage, path, optimiser, averages)
     began, first, figures = time.monotonic(), step, {}
@@ -104,6 +105,8 @@ def run_stage(stage: Stage, folder: Path, writer: object | None = None) -> dict[
         torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
         optimiser.step()
         averages.update(step)
+        if stage.adversary is not None:
+            figures |= stage.adversary.learn()
         losses.append(value)
         step += 1
         if parallel.rank():
@@ -123,12 +126,22 @@ def run_stage(stage: Stage, folder: Path, writer: object | None = None) -> dict[
     return {**figures, "loss": sum(tail) / len(tail), "last_loss": losses[-1]} if losses else {}
 
 
-def _resume(stage: Stage, path: Path, optimiser: torch.optim.Optimizer, averages: Averages) -> tuple[int, list[float]]:
+def _optimiser(settings: StageConfig, parameters: list[nn.Parameter]) -> torch.optim.AdamW | Muon:
+    if settings.optimiser == "muon":
+        return Muon(parameters, settings.learning_rate, settings.weight_decay)
+    return torch.optim.AdamW(parameters, settings.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay)
+
+
+def _resume(
+    stage: Stage, path: Path, optimiser: torch.optim.AdamW | Muon, averages: Averages
+) -> tuple[int, list[float]]:
     state = load_state(path)
     if state is None or state["stage"] != stage.name:
         return 0, []
     stage.module.load_state_dict(state["module"], strict=True)
     optimiser.load_state_dict(state["optimiser"])
+    if stage.adversary is not None:
+        stage.adversary.load_state_dict(state["adversary"])
     with torch.no_grad():
         for value, name in zip(averages.values, averages.names, strict=True):
             value.copy_(state["averages"][name])
@@ -137,7 +150,7 @@ def _resume(stage: Stage, path: Path, optimiser: torch.optim.Optimizer, averages
 
 
 def _save(
-    stage: Stage, path: Path, step: int, optimiser: torch.optim.Optimizer, averages: Averages, losses: list[float]
+    stage: Stage, path: Path, step: int, optimiser: torch.optim.AdamW | Muon, averages: Averages, losses: list[float]
 ) -> None:
     save_state(
         path,
@@ -147,6 +160,7 @@ def _save(
             "module": stage.module.state_dict(),
             "averages": dict(zip(averages.names, averages.values, strict=True)),
             "optimiser": optimiser.state_dict(),
+            "adversary": stage.adversary.state_dict() if stage.adversary is not None else None,
             "losses": losses,
         },
     )

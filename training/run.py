@@ -207,9 +207,10 @@ class _Runner:
             "reference": moee.reference_stage,
             "experts": moee.experts_stage,
             "gates": moee.gates_stage,
-            "decoder": decoder.make_stage,
-        }[name]
-        return make(config, system, clips, self.cache.regions())
+        }
+        if name == "decoder":
+            return decoder.make_stage(config, system, clips, self.cache.regions(), self.cache.load("frames"))
+        return make[name](config, system, clips, self.cache.regions())
 
 
 def _metadata(config: TrainConfig, stage: dict[str, str]) -> dict[str, str]:

@@ -88,6 +88,13 @@ def clips_of(unet: PortraitUNetConfig, std: float = 0.3) -> LatentClips:
     )
 
 
+def frames_of() -> list[np.ndarray]:
+    """Pictures of ``clips_of``, in two shards."""
+    side = TINY.image_size
+    pixels = np.random.default_rng(4).integers(0, 256, (CLIPS, LENGTH, side, side, 3)).astype(np.uint8)
+    return [pixels[: CLIPS // 2], pixels[CLIPS // 2 :]]
+
+
 def config_of(system: SystemConfig, **stages: StageConfig) -> TrainConfig:
     tables = SystemTables(unet=system.unet, emotion=system.emotion, audio=system.audio, autoencoder=system.autoencoder)
     return TrainConfig(name="x", system=tables, precision="fp32", seed=5, stages=StagesConfig(**stages))  # type: ignore[arg-type]
@@ -119,7 +126,11 @@ def test_a_batch_depends_on_seed_sample_and_step_only():
     torch.rand(3)
     np.random.rand(3)
     again = task.batch(3, PLAIN, [9, 5], [NEUTRAL, NEUTRAL])
+    turned = again.places[WINDOW:] + again.places[:WINDOW]
+    assert batch.places == turned
     for field in dataclasses.fields(Batch):
+        if field.name == "places":
+            continue
         rows = getattr(batch, field.name), getattr(again, field.name)
         half = len(rows[0]) // 2
         assert torch.equal(rows[0], torch.cat([rows[1][half:], rows[1][:half]])), field.name
@@ -293,19 +304,17 @@ def test_clips_are_sorted_by_the_experts_they_need():
 
 
 def real_stage(name: str, system: MoEESystem, clips: LatentClips) -> Stage:
-    """``whole`` is the decoder's stage with the networks that make the estimate."""
+    """``whole`` is the decoder's stage with the networks that make the estimate, ``critic`` that one's critic."""
     kinds = {"reference": DiffusionStage, "experts": ExpertsStage, "gates": GatesStage, "decoder": DecoderStage}
     settings = {key: kind(**QUICK) for key, kind in kinds.items()}
     if name == "whole":
         settings["decoder"] = DecoderStage(**QUICK, whole=True, spatial_weight=2.0, short_until=0.5)
+    if name == "critic":
+        settings["decoder"] = DecoderStage(**QUICK, whole=True, critic=0.5, critic_penalty=2.0, optimiser="muon")
     config = config_of(system.config, **settings)
-    make = {
-        "reference": moee.reference_stage,
-        "experts": moee.experts_stage,
-        "gates": moee.gates_stage,
-        "decoder": decoder.make_stage,
-        "whole": decoder.make_stage,
-    }[name]
+    if name in ("decoder", "whole", "critic"):
+        return decoder.make_stage(config, system, clips, REGIONS, frames_of())
+    make = {"reference": moee.reference_stage, "experts": moee.experts_stage, "gates": moee.gates_stage}[name]
     return make(config, system, clips, REGIONS)
 
 
@@ -337,7 +346,7 @@ def test_a_stage_trains_its_own_part(name: str, moves: tuple[str, ...], stays: t
         assert all(any(part in key for part in moves) for key in names)
 
 
-@pytest.mark.parametrize("name", ["reference", "experts", "gates", "decoder", "whole"])
+@pytest.mark.parametrize("name", ["reference", "experts", "gates", "decoder", "whole", "critic"])
 def test_a_real_stage_resumes_bit_for_bit(tmp_path: Path, name: str):
     clips = clips_of(TINY.unet)
 

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -24,10 +25,13 @@ from training.config import (
     StageConfig,
     TrainConfig,
 )
+from training.data.latents import LatentClips
 from training.run import run
 from training.stages import decoder, moee
+from training.stages.autoencoder import pictures
+from training.stages.diffusion import Batch, DiffusionTask, choose_reference, draw_numbers
 
-from .test_stages import NEUTRAL, PLAIN, QUICK, REGIONS, TINY, WINDOW, clips_of, config_of, fresh, task_of
+from .test_stages import NEUTRAL, PLAIN, QUICK, REGIONS, TINY, WINDOW, clips_of, config_of, frames_of, fresh, task_of
 
 
 @pytest.mark.parametrize("every", [1, 3])
@@ -93,19 +97,65 @@ def test_a_start_without_some_encoder_keeps_the_fresh_one_and_another_size_is_re
         moee.start_from(narrow, fresh(1))
 
 
-def test_the_decoder_stage_draws_one_step_estimates_and_keeps_true_latents():
+def test_the_decoder_stage_draws_one_step_estimates_and_true_latents_as_the_rendered_picture():
     settings = DecoderStage(**{**QUICK, "iterations": 3, "spatial_every": 1, "mouth_weight": 1.0, "eye_weight": 1.0})
-    clips = clips_of(TINY.unet)
+    clips, frames = clips_of(TINY.unet), frames_of()
     system = fresh(clips=clips)
-    stage = decoder.make_stage(config_of(TINY, decoder=settings), system, clips, REGIONS)
+    config = config_of(TINY, decoder=settings)
+    stage = decoder.make_stage(config, system, clips, REGIONS, frames)
     total, figures = stage.loss(0)
-    assert figures["kept"] == 0.0, "an untouched decoder draws true latents as before"
-    assert figures["drawn"] > 0.0
-    assert float(total.detach()) == pytest.approx(figures["drawn"])
+    batch = batch_of(config, system, clips, step=0)
+    joined = np.concatenate(frames)
+    shown = pictures(np.stack([joined[clip, frame] for clip, frame in batch.places]))
+    with torch.no_grad():
+        error = system.autoencoder.decode(batch.clean[:: settings.kept_every]) - shown[:: settings.kept_every]
+    edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+    assert figures["kept"] == pytest.approx(float(error.abs().mean() + edges), rel=1e-4)
+    assert float(total.detach()) == pytest.approx(figures["drawn"] + 0.5 * figures["kept"], rel=1e-5)
     total.backward()
     moved = {name for name, parameter in system.named_parameters() if parameter.grad is not None}
     assert moved
     assert all(name.startswith("autoencoder.decoder.") for name in moved)
+
+
+def batch_of(config: TrainConfig, system: MoEESystem, clips: LatentClips, step: int) -> Batch:
+    """The batch that the decoder's stage draws at a step."""
+    settings = config.stages.decoder
+    task = DiffusionTask(config, system, clips, REGIONS)
+    numbers = draw_numbers(config, step, np.arange(len(clips) - task.held_out), settings.batch_size)
+    rng = np.random.default_rng([config.seed, 9, step, numbers[0]])
+    return task.batch(step, settings, numbers, [choose_reference(settings, rng) for _ in numbers])
+
+
+def test_a_batch_says_which_frames_it_holds():
+    clips = clips_of(TINY.unet)
+    settings = DecoderStage(**QUICK)
+    batch = batch_of(config_of(TINY, decoder=settings), fresh(clips=clips), clips, step=4)
+    assert len(batch.places) == len(batch.clean)
+    for latents, (clip, frame) in zip(batch.clean, batch.places, strict=True):
+        assert torch.equal(latents, clips.latents[clip, frame].float())
+
+
+def test_the_critic_pulls_with_the_strength_asked_for():
+    clips = clips_of(TINY.unet)
+    kinds = {0.0: [], 0.25: [], 1.0: []}
+    for strength, slopes in kinds.items():
+        system = fresh(clips=clips)
+        settings = DecoderStage(**QUICK, whole=True, critic=strength)
+        stage = decoder.make_stage(config_of(TINY, decoder=settings), system, clips, REGIONS, frames_of())
+        total, figures = stage.loss(0)
+        system.denoiser.conv_out.weight.requires_grad_(True)
+        assert ("objection" in figures) == (strength > 0)
+        slopes.append(torch.autograd.grad(total, system.denoiser.conv_out.weight)[0])
+    plain, quarter, full = (kinds[k][0] for k in (0.0, 0.25, 1.0))
+    assert float((full - plain).norm()) > 0
+    torch.testing.assert_close((quarter - plain) * 4, full - plain, rtol=0.02, atol=1e-3)
+
+
+@pytest.mark.parametrize("given", [{"critic": -1.0, "whole": True}, {"critic": 0.5}])
+def test_a_critic_needs_networks_to_pull(given: dict[str, Any]):
+    with pytest.raises(ValueError, match="critic must be 0, or positive with whole = true"):
+        DecoderStage(**given)
 
 
 def last_stage_alone(folder: Path, start_from: Path) -> TrainConfig:

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from moee_core.audio.mel import HOP, MELS, log_mel, normalise_level
+from moee_core.motion.mouth import shaped
 from training.config import DataConfig
 
 if TYPE_CHECKING:
@@ -38,8 +39,6 @@ FRAME_SAMPLES = 4 * HOP
 """Audio samples of one video frame."""
 PAD = 8
 """Video frames of context kept on either side of a clip's audio."""
-STRETCH = np.array([1.06, 1.12, 1.1])
-"""Opening, width and teeth: one over the encoder's correlation with them on training speech."""
 FIELDS = ("frames", "references", "mouths", "mel", "viseme", "emotion")
 SOURCES = ("face_world", "data/clips.py")
 
@@ -74,6 +73,7 @@ def source_hash() -> str:
     core = root.parent / "moee_core"
     digest = hashlib.sha256()
     files = [core / "emotion" / "action_units.py", core / "audio" / "mel.py", root / "data" / "clips.py"]
+    files += [core / "motion" / "expression.py", core / "motion" / "mouth.py"]
     files += sorted(p for p in (root / "face_world").rglob("*") if p.is_file() and p.suffix in (".py", ".json", ".ogg"))
     for path in files:
         digest.update(path.name.encode())
@@ -194,13 +194,8 @@ def load_ear(path: str) -> SpeechEncoder:
 
 @torch.no_grad()
 def heard_mouth(ear: SpeechEncoder, mel: np.ndarray) -> np.ndarray:
-    """(L, 4): the mouth as the encoder hears it. A guess is timid where it is unsure, so it is stretched to the reach
-    of true mouths, and lips that are heard to close do close."""
-    shape = ear.visemes(ear(torch.from_numpy(mel)[None].float()))[0, PAD:-PAD].numpy()
-    press = np.clip((shape[:, 3:] - 0.25) / 0.5, 0.0, 1.0)
-    press = press * press * (3.0 - 2.0 * press)
-    stretched = np.clip(shape[:, :3] * STRETCH, (0.0, -1.1, 0.0), 1.1) * (1.0 - press)
-    return np.concatenate([stretched, press], axis=1).astype(np.float32)
+    """(L, 4): the mouth as the encoder hears it."""
+    return shaped(ear.visemes(ear(torch.from_numpy(mel)[None].float()))[0, PAD:-PAD].numpy())
 
 
 @dataclass(frozen=True)

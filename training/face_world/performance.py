@@ -3,9 +3,8 @@
 Shapes: F video frames at ``fps``; action units (F, 21) in the order of ``rig.AU_NAMES``, visemes (F, 4), pose (F, 5),
 gaze (F, 2), blink (F,), emotion vectors (F, 8) in the order of ``LABELS``.
 
-Emotion to action units: a label's prototype times its intensity; two labels that form a compound pass smoothly from
-the sum of their prototypes to the compound's own prototype as their shares become equal. Each person shows emotions
-with a gain of their own. Speech moves the mouth; loudness raises the brows and nods the head; blinks fall mostly at
+Emotion to action units as everywhere (moee_core.motion.expression). Each person shows emotions with a gain of their
+own. Speech moves the mouth; loudness raises the brows and nods the head; blinks fall mostly at
 the edges of speech. Only a slow, small sway of the head and a few blinks cannot be known from the inputs.
 """
 
@@ -15,15 +14,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moee_core.emotion.action_units import PROTOTYPES
 from moee_core.emotion.vocabulary import COMPOUNDS, EXPERTS, LABELS, TRAINED_COMPOUNDS
+from moee_core.motion.expression import MAX_UNIT, expression
 from training.face_world.identity import Identity
 from training.face_world.render import render
-from training.face_world.rig import AU_NAMES, FaceState, action_unit_vector
+from training.face_world.rig import AU_NAMES, FaceState
 from training.face_world.visemes import energy_track, viseme_track
 
 FPS = 25.0
-MAX_UNIT = 1.4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,29 +54,10 @@ class Performance:
         return np.stack([render(identity, self.state(i), size) for i in range(start, stop)])
 
 
-def prototype_vector(name: str) -> np.ndarray:
-    """(21,) rig vector of an emotion's prototype; FACS sides are written R12 there and 12R here."""
-    strengths = {}
-    for code, strength in PROTOTYPES[name].items():
-        rig_name = code[1:] + code[0] if code[0] in "LR" else code
-        if rig_name in AU_NAMES or rig_name in ("12", "14"):
-            strengths[rig_name] = strength
-    return action_unit_vector(strengths)
-
-
 def emotion_action_units(vectors: np.ndarray) -> np.ndarray:
-    """(F, 8) emotion vectors -> (F, 21) action units of a person of average expressiveness."""
-    single = np.stack([prototype_vector(label) for label in LABELS[1:]])  # (7, 21)
-    weights = vectors[:, 1:]
-    intensity = weights.sum(axis=1, keepdims=True)
-    shares = weights / np.maximum(intensity, 1e-6)
-    units = shares @ single
-    for name, (first, second) in COMPOUNDS.items():
-        a, b = shares[:, LABELS.index(first) - 1], shares[:, LABELS.index(second) - 1]
-        equal = (4 * a * b)[:, None]  # 1 where both shares are a half, 0 where either is absent
-        pair = a[:, None] * single[LABELS.index(first) - 1] + b[:, None] * single[LABELS.index(second) - 1]
-        units = units + equal * ((a + b)[:, None] * prototype_vector(name) - pair)
-    return np.clip(units * intensity, 0.0, MAX_UNIT).astype(np.float32)
+    """(F, 8) emotion vectors -> (F, 21) action units of a person of average expressiveness; unit 43 stays 0."""
+    units = expression(vectors)
+    return np.pad(units, ((0, 0), (0, len(AU_NAMES) - units.shape[1])))
 
 
 def smooth_noise(rng: np.random.Generator, frames: int, seconds: float, amplitude: float) -> np.ndarray:

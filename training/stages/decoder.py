@@ -10,7 +10,6 @@ weighted.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 
 import numpy as np
@@ -20,9 +19,11 @@ from torch import Tensor, nn
 from moee_core.diffusion.sampler import to_x0
 from moee_core.diffusion.schedule import TRAIN_STEPS, alpha_sigma
 from moee_core.systems.moee import MoEESystem
+from training.adversary import Adversary
 from training.config import DecoderStage, TrainConfig
 from training.data.latents import LatentClips
 from training.loop import Stage
+from training.stages.autoencoder import pictures
 from training.stages.diffusion import DiffusionTask, choose_reference, draw_numbers
 
 DRAWING = ("denoiser.", "reference_net.", "audio_projector.")
@@ -38,15 +39,18 @@ def trained_parameters(system: MoEESystem, *, whole: bool) -> list[tuple[str, nn
     ]
 
 
-def make_stage(config: TrainConfig, system: MoEESystem, clips: LatentClips, regions: np.ndarray) -> Stage:
+def make_stage(
+    config: TrainConfig, system: MoEESystem, clips: LatentClips, regions: np.ndarray, frames: list[np.ndarray]
+) -> Stage:
+    """``frames``: the clips' pictures in shards of equal length, (clips, L, S, S, 3) uint8."""
     settings: DecoderStage = config.stages.decoder
     task = DiffusionTask(config, system, clips, regions)
     weight = task.position_weight(settings)
     pool = np.arange(len(clips) - task.held_out)
-    before = copy.deepcopy(system.autoencoder.decoder).requires_grad_(False)
     mouth, eyes = task.regions.to(task.device)
     region = 1 + (settings.mouth_weight - 1) * mouth + (settings.eye_weight - 1) * eyes
     short = dataclasses.replace(settings, window=settings.short_window, batch_size=settings.short_batch_size)
+    adversary = _adversary(config, task) if settings.critic else None
 
     def distance(made: Tensor, truth: Tensor) -> Tensor:
         error = (made.float() - truth.float()) * region
@@ -62,12 +66,13 @@ def make_stage(config: TrainConfig, system: MoEESystem, clips: LatentClips, regi
         rows = torch.arange(step % now.spatial_every, len(batch.clean), now.spatial_every)
         with torch.set_grad_enabled(settings.whole):
             velocity, noisy = task.predict(batch, now, gated=True)
-            alpha, sigma = (v[rows, None, None, None] for v in alpha_sigma(batch.timesteps, task.table))
-            estimate = to_x0(velocity[rows], noisy[rows], alpha, sigma, "v_prediction")
+            alpha, sigma = (v[:, None, None, None] for v in alpha_sigma(batch.timesteps, task.table))
+            estimate = to_x0(velocity, noisy, alpha, sigma, "v_prediction")
+        shown = [batch.places[row] for row in rows.tolist()]
+        truth = pictures(np.stack([frames[clip // len(frames[0])][clip % len(frames[0]), i] for clip, i in shown]))
+        truth = truth.to(task.device)
         with torch.autocast(task.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            with torch.no_grad():
-                truth = before(batch.clean[rows])
-            drawn = distance(system.autoencoder.decode(estimate), truth)
+            drawn = distance(system.autoencoder.decode(estimate[rows]), truth)
             few = rows[:: settings.kept_every]
             kept = distance(system.autoencoder.decode(batch.clean[few]), truth[:: settings.kept_every])
         total = drawn + 0.5 * kept
@@ -76,6 +81,14 @@ def make_stage(config: TrainConfig, system: MoEESystem, clips: LatentClips, regi
             latent = task.latent_loss(batch, velocity, weight)
             total = settings.spatial_weight * total + latent
             figures["latent"] = float(latent.detach())
+            if adversary is not None:
+                portrait = batch.portrait.repeat_interleave(now.window, dim=0)
+                condition = torch.cat([batch.viseme, batch.emotion.to(task.device)], dim=1)
+                objection = adversary.objection(estimate, batch.clean, portrait, condition)
+                (pull,) = torch.autograd.grad(objection, estimate, retain_graph=True)
+                (slope,) = torch.autograd.grad(latent, velocity, retain_graph=True)
+                total = total + settings.critic * slope.norm() / pull.norm().clamp_min(1e-8) * objection
+                figures["objection"] = float(objection.detach())
         return total, figures
 
     return Stage(
@@ -84,4 +97,19 @@ def make_stage(config: TrainConfig, system: MoEESystem, clips: LatentClips, regi
         trainable=trained_parameters(system, whole=settings.whole),
         loss=loss,
         settings=settings,
+        adversary=adversary,
+    )
+
+
+def _adversary(config: TrainConfig, task: DiffusionTask) -> Adversary:
+    """A critic that looks at mouth and eyes, and at the rest of the face a little."""
+    settings, side = config.stages.decoder, task.clips.latents.shape[-1]
+    mouth, eyes = torch.nn.functional.adaptive_avg_pool2d(task.regions, side)
+    return Adversary(
+        0.1 + mouth + eyes,
+        task.clips.change_std.clamp_min(0.05).to(task.device),
+        condition=task.clips.viseme.shape[-1] + task.clips.emotion.shape[-1],
+        seed=config.seed,
+        rate=settings.critic_rate,
+        penalty=settings.critic_penalty,
     )

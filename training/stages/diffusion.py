@@ -41,6 +41,8 @@ class Batch:
     speech: Tensor  # (N, W, K, D)
     keep_audio: Tensor  # (N,) 0 or 1
     emotion: Tensor  # (N, 8), on the CPU
+    viseme: Tensor  # (N, 4) the mouth that speech asks for; no input of the networks
+    places: list[tuple[int, int]]  # N times (clip, frame)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,11 +84,13 @@ class DiffusionTask:
         """Samples ``numbers`` with the given portraits; everything else from (seed, sample, step)."""
         window, k = settings.window, self.system.config.unet.motion_frames
         clips, parts = self.clips, []
+        places: list[tuple[int, int]] = []
         for number, choice in zip(numbers, choices, strict=True):
             rng = np.random.default_rng([self.config.seed, 5, number, step])
             generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
             start = draw_start(settings, rng, clips.viseme[number], k)
             clean = clips.latents[number, start : start + window].float()
+            places += [(number, start + i) for i in range(window)]
             pool = clips.masked if choice.masked else clips.references
             portrait = pool[number, choice.kind].float()
             motion = clips.latents[number, start - k : start].float()
@@ -109,11 +113,13 @@ class DiffusionTask:
                     "speech": clips.speech[number][frames].float(),
                     "keep_audio": torch.full((window,), float(rng.random() >= settings.audio_drop)),
                     "emotion": clips.emotion[number, start : start + window],
+                    "viseme": clips.viseme[number, start : start + window],
                 }
             )
         merged = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         emotion = merged.pop("emotion")
-        return Batch(**{name: value.to(self.device) for name, value in merged.items()}, emotion=emotion)
+        moved = {name: value.to(self.device) for name, value in merged.items()}
+        return Batch(**moved, emotion=emotion, places=places)
 
     def predict(self, batch: Batch, settings: DiffusionStage, *, gated: bool) -> tuple[Tensor, Tensor]:
         """(velocity predicted, noisy latents)."""
