@@ -16,6 +16,8 @@ lowers it; positive gaze looks to the right and down in the picture; x grows to 
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,7 +35,7 @@ MOUTH = ("open", "width", "teeth", "press")
 POSE = ("roll", "yaw", "pitch", "x", "y", "z")
 
 
-class MotionError(MoEEError):
+class MotionError(MoEEError, ValueError):
     """A motion that cannot be read, or does not fit what was asked of it."""
 
 
@@ -71,6 +73,32 @@ class MotionSpace:
         if part not in wanted:
             raise MotionError(f"unknown part of a motion {part[:20]!r}; choose one of: {', '.join(wanted)}")
         return [i for i, name in enumerate(self.names) if wanted[part](name)]
+
+    def entries(self, text: str) -> list[tuple[str, bool, float]]:
+        """``name = number`` and ``name += number`` as (name, whether it adds, number). Raises ``MotionError``."""
+        found = []
+        for entry in filter(None, (part.strip() for part in re.split(r"[;\n]", text))):
+            match = re.fullmatch(r"(\w+)\s*(\+?=)\s*(\S+)", entry)
+            try:
+                amount = float(match[3]) if match else math.nan
+            except ValueError:
+                amount = math.nan
+            if match is None or not math.isfinite(amount):
+                raise MotionError(f"cannot read {entry[:40]!r}; write a coefficient and a number, like AU12L = 0.5")
+            if match[1] not in self.index:
+                raise MotionError(
+                    f"unknown coefficient {match[1][:20]!r}; the names are: {', '.join(self.names)[:180]}"
+                )
+            found.append((match[1], match[2] == "+=", amount))
+        return found
+
+    def problem(self, text: str) -> str:
+        """What is wrong with such a text, or nothing."""
+        try:
+            self.entries(text)
+        except MotionError as error:
+            return str(error)
+        return ""
 
 
 FACE = MotionSpace(
@@ -143,6 +171,17 @@ class Motion:
         for name, value in changes.items():
             self.curve(name)
             values[:, self.space.index[name]] = value
+        return dataclasses.replace(self, values=values)
+
+    def with_text(self, text: str) -> Motion:
+        """A copy edited by a text: ``AU12L = 0.5; yaw += 0.1``, entries split by ``;`` or lines.
+
+        Raises ``MotionError`` for what is no such entry, an unknown name or a number that is not finite.
+        """
+        values = self.values.copy()
+        for name, adds, amount in self.space.entries(text):
+            column = self.space.index[name]
+            values[:, column] = values[:, column] + amount if adds else amount
         return dataclasses.replace(self, values=values)
 
     def scaled(self, part: str, factor: float) -> Motion:

@@ -161,7 +161,7 @@ def _fixations(seconds: np.ndarray, seed: int) -> np.ndarray:
     rng = np.random.default_rng([seed, _GAZE_SEED])
     count = math.ceil(float(seconds[-1]) / 0.6) + 2
     times = np.concatenate([[0.0], np.cumsum(rng.uniform(0.6, 2.6, count))])
-    points = rng.normal(0.0, (0.16, 0.08), (len(times), 2)) * (rng.random((len(times), 1)) < 0.6)
+    points = rng.normal(0.0, (0.12, 0.06), (len(times), 2)) * (rng.random((len(times), 1)) < 0.6)
     index = np.searchsorted(times, seconds, side="right") - 1
     part = _ease(np.clip((seconds - times[index]) / 0.04, 0.0, 1.0))[:, None]
     before = points[np.maximum(index - 1, 0)]

@@ -6,11 +6,18 @@ Shapes (legend for this file): S samples at 16 kHz, T video frames at 25 a secon
 
 from __future__ import annotations
 
+from os import PathLike
+from pathlib import Path
+
 import numpy as np
 import torch
 
 from ..audio.encoder import SpeechEncoder, mel_between
 from ..audio.mel import SAMPLE_RATE, level_gain
+from ..ops import Build
+from ..weights.checkpoint import load_parts
+
+EMBEDDED = Path(__file__).parents[1] / "assets" / "embedded.safetensors"
 
 STRETCH = np.array([1.06, 1.12, 1.1], np.float32)
 """Opening, width and teeth: one over the encoder's correlation with them on training speech, where it is timid."""
@@ -19,6 +26,14 @@ CHUNK_FRAMES = 1500
 
 QUIET_DB, SPEECH_DB = -34.0, -26.0
 """Below the recording's loud parts: silence under the first, speech over the second, in between a passage."""
+
+
+def load_ear(path: str | PathLike[str] = EMBEDDED) -> SpeechEncoder:
+    """The speech encoder of a checkpoint, on the CPU. Raises ``CheckpointError``."""
+    parts, info = load_parts(path)
+    ear = SpeechEncoder(info.config.audio.width, info.config.audio.layers, Build())
+    ear.load_state_dict({key: value.float() for key, value in parts["speech_encoder"].items()}, strict=True)
+    return ear.eval().requires_grad_(False)
 
 
 def shaped(guess_T4: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Write the sample portraits that ship with the pack: `python -m training.face_world.sample_portraits OUT`.
+"""Write the sample portraits that ship with the pack, and the points of their faces: `python -m training.face_world.sample_portraits OUT`.
 
 They are people of the test split, so no model trained here has seen them.
 """
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from moee_core.video.frames import write_image
 from training.face_world.performance import portrait_state, reference_pose
+from training.face_world.points import face_points
 from training.face_world.render import render
 from training.face_world.splits import person, split_rng
 
@@ -25,7 +26,10 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     for name, number in PEOPLE.items():
         pose = reference_pose(split_rng("test", number, purpose=7))
-        write_image(folder / f"{name}.png", render(person("test", number), portrait_state(pose), SIZE))
+        state = portrait_state(pose)
+        write_image(folder / f"{name}.png", render(person("test", number), state, SIZE))
+        points = face_points(person("test", number), state, SIZE)
+        (folder / f"{name}.points.json").write_text(points.to_json() + "\n", encoding="utf-8")
     return 0
 
 
