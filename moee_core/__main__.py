@@ -1,4 +1,4 @@
-"""The command line: ``python -m moee_core animate | emotions | inspect | evaluate``.
+"""The command line: ``python -m moee_core animate | motion | emotions | inspect | evaluate``.
 
 Exit code 0 on success, 2 for anything the user can put right (one line on standard error, no traceback),
 130 when interrupted. An output file appears whole or not at all.
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import MoEEError
+from .instant import add_generator, add_instant, add_motion, animate_instant
 
 if TYPE_CHECKING:
     from .pipeline import SamplingSettings
@@ -55,8 +56,16 @@ def _parser() -> argparse.ArgumentParser:
     animate.add_argument("--model", default=str(EMBEDDED), help="a checkpoint; the embedded model if not given")
     _add_sampling(animate)
     animate.add_argument("--device", default="cpu", help="where to compute: cpu (default), cuda, cuda:1, mps")
-    animate.add_argument("--size", type=int, default=256, help="side of the video in pixels (default 256)")
+    animate.add_argument(
+        "--size", type=int, help="side of the video in pixels (default 256; instant: the picture's own)"
+    )
+    animate.add_argument(
+        "--renderer", choices=("model", "instant"), default="model", help="instant moves any picture, without weights"
+    )
+    add_instant(animate)
     animate.set_defaults(run=_animate)
+
+    add_motion(commands.add_parser("motion", help="make, plot or describe motion files"))
 
     emotions = commands.add_parser("emotions", help="list labels, compounds and the grammar")
     emotions.set_defaults(run=_emotions)
@@ -72,6 +81,13 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--people", type=int, default=0, help="measure only the first N people (0 = all)")
     _add_sampling(evaluate)
     evaluate.add_argument("--report", help="also write the figures as JSON")
+    evaluate.add_argument(
+        "--renderer",
+        choices=("model", "instant"),
+        default="model",
+        help="instant: no checkpoint, the portrait is moved",
+    )
+    add_generator(evaluate)
     evaluate.set_defaults(run=_evaluate)
     return parser
 
@@ -103,6 +119,11 @@ def _settings(options: argparse.Namespace, recommended: dict[str, float]) -> Sam
 
 
 def _animate(options: argparse.Namespace) -> int:
+    if options.renderer == "instant":
+        return animate_instant(options, _ProgressLine("frames"))
+    for name in ("points", "motion", "save_motion"):
+        if getattr(options, name):
+            raise ValueError(f"--{name.replace('_', '-')} belongs to --renderer instant; add that, or leave it out")
     from .audio.read import read_audio
     from .emotion.timeline import parse_emotion
     from .pipeline import animate, reconstruction_error
@@ -112,6 +133,7 @@ def _animate(options: argparse.Namespace) -> int:
     from .weights.checkpoint import load_system
 
     began = time.monotonic()
+    options.size = options.size or 256
     if not 64 <= options.size <= 2048:
         raise ValueError(f"--size must be between 64 and 2048 pixels, got {options.size}")
     if options.contact_sheet:
@@ -237,18 +259,30 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from .metrics.evaluate import evaluate_folder, format_report
+    from .metrics.evaluate import evaluate_folder, format_report, instant_maker, model_maker
     from .weights.checkpoint import load_system
 
-    system, info = load_system(options.model)
-    settings = _settings(options, info.sampling)
-    report = evaluate_folder(
-        system, Path(options.set), settings, people=options.people, on_progress=_ProgressLine("people")
-    )
+    if options.renderer == "instant":
+        from .instant import motion_maker
+
+        generate, noted = motion_maker(options)
+        make = instant_maker(generate)
+    else:
+        system, info = load_system(options.model)
+        settings = _settings(options, info.sampling)
+        make, noted = model_maker(system, settings), _noted(settings)
+    progress = _ProgressLine("people")
+    report = evaluate_folder(make, Path(options.set), noted, people=options.people, on_progress=progress)
     sys.stdout.write(format_report(report))
     if options.report:
         Path(options.report).write_text(json.dumps(report, indent=1), encoding="utf-8")
     return 0
+
+
+def _noted(settings: SamplingSettings) -> dict[str, float]:
+    """Settings as a report names them."""
+    names = ("emotion_guidance", "audio_guidance", "noise_sharing", "seed")
+    return {"steps": settings.num_inference_steps} | {name: getattr(settings, name) for name in names}
 
 
 if __name__ == "__main__":

@@ -18,8 +18,11 @@ def make_extension() -> ComfyExtension:
 
     from . import host
     from .emotion import EmotionNode, EmotionTimelineNode, EmotionToLatentsNode
+    from .face import FacePointsNode
     from .load import LoadExpert, LoadModel
+    from .motion import EditMotion, LoadMotion, MotionFromSpeech, PlotMotion, SaveMotion, SwapMotionPart
     from .portrait import EncodePortrait, EncodeSpeech
+    from .render import RenderMotion
     from .sample import Conditioning, Sampler
     from .samples import Samples
     from .video import VideoCombine
@@ -41,6 +44,14 @@ def make_extension() -> ComfyExtension:
                 Conditioning,
                 Sampler,
                 VideoCombine,
+                FacePointsNode,
+                MotionFromSpeech,
+                LoadMotion,
+                SaveMotion,
+                EditMotion,
+                SwapMotionPart,
+                PlotMotion,
+                RenderMotion,
             ]
 
     return MoEEExtension()

@@ -33,7 +33,11 @@ class Samples(io.ComfyNode):
                 ),
                 io.Combo.Input("recording", options=recordings, default=recordings[0], tooltip="Synthesised speech."),
             ],
-            outputs=[io.Image.Output(display_name="image"), io.Audio.Output(display_name="audio")],
+            outputs=[
+                io.Image.Output(display_name="image"),
+                io.Audio.Output(display_name="audio"),
+                io.String.Output(display_name="points"),
+            ],
         )
 
     @classmethod
@@ -41,4 +45,5 @@ class Samples(io.ComfyNode):
         picture = read_portrait(ASSETS / "portraits" / f"{portrait}.png")
         waveform = read_audio(ASSETS / "speech" / f"{recording}.ogg")
         audio = {"waveform": torch.from_numpy(waveform.samples)[None], "sample_rate": waveform.sample_rate}
-        return io.NodeOutput(torch.from_numpy(picture).float()[None] / 255, audio)
+        points = (ASSETS / "portraits" / f"{portrait}.points.json").read_text(encoding="utf-8").strip()
+        return io.NodeOutput(torch.from_numpy(picture).float()[None] / 255, audio, points)

@@ -18,12 +18,16 @@ from torch import Tensor
 from ..moee_core.audio.read import Waveform
 from ..moee_core.emotion.timeline import EmotionTimeline
 from ..moee_core.networks.config import SystemConfig
+from ..moee_core.renderer.points import FacePoints
 
 Encoders = io.Custom("MOEE_ENCODERS")
 Portrait = io.Custom("MOEE_PORTRAIT")
 Speech = io.Custom("MOEE_SPEECH")
 Emotion = io.Custom("MOEE_EMOTION")
 EmotionLatents = io.Custom("MOEE_EMOTION_LATENTS")
+Face = io.Custom("MOEE_FACE")
+MotionSocket = io.Custom("MOEE_MOTION")
+"""Carries a ``moee_core.motion.coefficients.Motion``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,3 +74,12 @@ class EmotionTrack:
     key_encoder: str
     vectors_F8: np.ndarray
     timeline: EmotionTimeline
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaceOnPicture:
+    """A portrait (H, W, 3) uint8 and where its face is."""
+
+    key: str
+    picture: np.ndarray
+    points: FacePoints

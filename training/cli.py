@@ -6,18 +6,27 @@ import argparse
 import sys
 
 from moee_core.errors import MoEEError
-from training.config import load_config
+from training import emotalker
+from training.config import from_table, load_config, read_table
+from training.emotalker_config import STAGES as EMOTALKER_STAGES
+from training.emotalker_config import EmoTalkerTrain
 from training.run import STAGES, run, set_up_logging
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="train.py", description="Train a talking-portrait model, stage by stage.")
     parser.add_argument("config", help="a file of training/configs")
-    parser.add_argument("--stop-after", choices=STAGES, help="end after this stage; a later call continues")
+    parser.add_argument(
+        "--stop-after", choices=(*STAGES, *EMOTALKER_STAGES), help="end after this stage; a later call continues"
+    )
     options = parser.parse_args(arguments)
     set_up_logging()
     try:
-        path = run(load_config(options.config), options.stop_after)
+        table = read_table(options.config)
+        if "system_kind" in table:
+            path = emotalker.run(from_table(EmoTalkerTrain, table, ""), options.stop_after)
+        else:
+            path = run(load_config(options.config), options.stop_after)
     except (MoEEError, ValueError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

@@ -199,7 +199,8 @@ class DecoderStage(DiffusionStage):
     ``spatial_weight`` against the latents. ``kept_every``: part of the pictures that are also decoded from true
     latents (2: every other). ``critic`` (with ``whole``): how hard a critic of latents pulls estimates towards real
     ones, in units of the latent loss's own slope (0: no critic); ``critic_rate`` is its learning rate and
-    ``critic_penalty`` the weight of its gradient penalties.
+    ``critic_penalty`` the weight of its gradient penalties. ``hard``: part of the samples drawn from clips in which
+    lips round while an emotion is strong (0: as they come), the last thing that such a model learns.
     """
 
     iterations: int = 0
@@ -209,11 +210,14 @@ class DecoderStage(DiffusionStage):
     critic: float = 0.0
     critic_rate: float = 2e-4
     critic_penalty: float = 1.0
+    hard: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.critic < 0 or (self.critic and not self.whole):
             raise ValueError(f"critic must be 0, or positive with whole = true, got {self.critic}")
+        if not 0.0 <= self.hard < 1.0:
+            raise ValueError(f"hard must be at least 0 and below 1, got {self.hard}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,14 +280,18 @@ class TrainConfig:
 
 def load_config(path: str | Path) -> TrainConfig:
     """Read and check one TOML file."""
+    return from_table(TrainConfig, read_table(path), "")
+
+
+def read_table(path: str | Path) -> dict[str, Any]:
+    """A TOML file as it is. Its ``system_kind``, where given, says which system's configuration it holds."""
     path = Path(path)
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the training configuration {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
-    return from_table(TrainConfig, table, "")
 
 
 def from_table(kind: Any, table: Any, where: str) -> Any:

@@ -23,6 +23,7 @@ from moee_core.emotion.vocabulary import LABELS
 from moee_core.metrics.evaluate import CONDITIONS, LABEL_ORDER
 from moee_core.metrics.instrument import SIDE
 from training.face_world import performance as world
+from training.face_world.points import face_points
 from training.face_world.render import face_regions, render
 from training.face_world.rig import FaceState
 from training.face_world.speech import Utterance, load_speech
@@ -31,6 +32,8 @@ from training.face_world.visemes import VISEME_OF
 
 CALIBRATION = 490
 IMAGE_SIZE = 128
+LARGE = 512
+"""Side of the portrait that the instant renderer moves."""
 
 
 def calibration(rng: np.random.Generator, identity, pose: np.ndarray) -> dict[str, np.ndarray]:
@@ -98,7 +101,9 @@ def make_person(split: str, number: int, utterances: list[Utterance]) -> dict[st
     rng = split_rng(split, number, purpose=7)
     identity = person(split, number)
     pose = world.reference_pose(rng)
-    out = {"portrait": render(identity, world.portrait_state(pose), IMAGE_SIZE)}
+    state = world.portrait_state(pose)
+    out = {"portrait": render(identity, state, IMAGE_SIZE), "portrait_large": render(identity, state, LARGE)}
+    out["points"] = np.array(face_points(identity, state, LARGE).to_json())
     out |= calibration(rng, identity, pose)
     for offset, condition in enumerate(CONDITIONS):
         label = LABEL_ORDER[(number + 3 * offset) % len(LABEL_ORDER)]

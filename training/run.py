@@ -13,6 +13,7 @@ import logging
 import random
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ def run(config: TrainConfig, stop_after: str | None = None) -> Path:
     """Train; return the path of the last file written: ``model.safetensors``, or that of ``stop_after``."""
     folder = Path(config.runs) / config.name
     config = settle_precision(config, folder)
-    _claim(folder, config)
+    claim(folder, config)
     if config.processes == 1:
         _work(config, folder, stop_after)
     else:
@@ -87,7 +88,7 @@ def settle_precision(config: TrainConfig, folder: Path) -> TrainConfig:
     return dataclasses.replace(config, precision=precision)
 
 
-def _claim(folder: Path, config: TrainConfig) -> None:
+def claim(folder: Path, config: Any) -> None:
     """A run folder belongs to one configuration; only lengths and places may change when it is continued."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "config.json"
@@ -112,7 +113,7 @@ class _Runner:
         self._cache: ClipCache | None = None
         self._clips: LatentClips | None = None
         self._build = Build(attention=plain_attention if config.device == "cpu" else torch_attention)
-        self._writer = _tensorboard(folder) if parallel.rank() == 0 else None
+        self._writer = tensorboard(folder) if parallel.rank() == 0 else None
 
     @property
     def cache(self) -> ClipCache:
@@ -227,7 +228,7 @@ def _metadata(config: TrainConfig, stage: dict[str, str]) -> dict[str, str]:
     }
 
 
-def _tensorboard(folder: Path) -> object | None:
+def tensorboard(folder: Path) -> object | None:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:  # optional: without it the run still writes log.jsonl

@@ -1,4 +1,4 @@
-"""Measure a checkpoint on people, voices and sentences it has never seen.
+"""Measure a checkpoint, or the instant renderer, on people, voices and sentences it has never seen.
 
 The evaluation set is a folder of one ``person-NNN.npz`` per person (written by ``training/evaluation_set.py``): the
 portrait, calibration pictures for the instruments, and true clips. The instruments come from the calibration pictures
@@ -24,8 +24,9 @@ from typing import Any
 import numpy as np
 
 from ..audio.read import Waveform
-from ..emotion.timeline import parse_emotion
+from ..emotion.timeline import EmotionTimeline, parse_emotion
 from ..errors import MediaError
+from ..motion.coefficients import Motion
 from ..pipeline import SamplingSettings, animate
 from ..systems.moee import MoEESystem
 from .definitions import correlation, flicker, gain, psnr, shifted_correlation, spearman
@@ -36,6 +37,38 @@ CONDITIONS = ("neutral", "contradicting")
 LABEL_ORDER = ("neutral", "angry", "disgusted", "fear", "happy", "sad", "surprised")
 INTENSITIES = (0.0, 0.25, 0.5, 0.75, 1.0)
 INTENSITY_SECONDS = 0.96
+
+Maker = Callable[[dict[str, np.ndarray], Waveform, EmotionTimeline], np.ndarray]
+"""A person of the set, a recording and an emotion -> (F, S, S, 3) uint8 frames: what is measured."""
+
+
+def model_maker(system: MoEESystem, settings: SamplingSettings) -> Maker:
+    """The pipeline of a checkpoint."""
+    return lambda person, waveform, emotion: np.stack(
+        list(animate(system, person["portrait"], waveform, emotion, settings))
+    )
+
+
+def instant_maker(generate: Callable[[Waveform, EmotionTimeline], Motion]) -> Maker:
+    """The instant renderer on each person's large portrait and true points, moved by ``generate``."""
+    from ..renderer.instant import InstantRenderer
+    from ..renderer.points import parse_points
+
+    def make(person: dict[str, np.ndarray], waveform: Waveform, emotion: EmotionTimeline) -> np.ndarray:
+        if "points" not in person:
+            raise MediaError("this evaluation set has no points on its faces; make a new one in another folder")
+        portrait = person["portrait_large"]
+        renderer = InstantRenderer(portrait, parse_points(str(person["points"]), portrait.shape[1], portrait.shape[0]))
+        side = person["portrait"].shape[0]
+        return np.stack([_reduced(frame, side) for frame in renderer.frames(generate(waveform, emotion))])
+
+    return make
+
+
+def _reduced(frame: np.ndarray, side: int) -> np.ndarray:
+    import cv2
+
+    return cv2.resize(frame, (side, side), interpolation=cv2.INTER_AREA)
 
 
 def load_people(folder: Path, people: int = 0) -> list[dict[str, np.ndarray]]:
@@ -51,14 +84,15 @@ def load_people(folder: Path, people: int = 0) -> list[dict[str, np.ndarray]]:
 
 
 def evaluate_folder(
-    system: MoEESystem,
+    make: Maker,
     folder: Path,
-    settings: SamplingSettings,
+    settings: dict[str, Any],
     *,
     people: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """All figures, as nested plain dicts: {"model": {condition: {...}}, "truth": {...}, "intensity": {...}}."""
+    """All figures of what ``make`` makes, as nested plain dicts: {"model": {condition: {...}}, "truth": {...},
+    "intensity": {...}}. ``settings`` are noted in the report."""
     everyone = load_people(folder)
     identities = IdentityReader([person["calibration"] for person in everyone])
     chosen = everyone[: people or None]
@@ -70,7 +104,7 @@ def evaluate_folder(
             clip = {
                 key.removeprefix(f"{condition}_"): v for key, v in person.items() if key.startswith(f"{condition}_")
             }
-            made = _generate(system, person["portrait"], clip["samples"], str(clip["emotion"]), settings)
+            made = _generate(make, person, clip["samples"], str(clip["emotion"]))
             made = made[: len(clip["frames"])]
             truth = _measure(reader, identities, clip["frames"], clip, number)
             row = _measure(reader, identities, made, clip, number)
@@ -79,7 +113,7 @@ def evaluate_folder(
             row["psnr"] = psnr(made, clip["frames"])
             rows[f"model/{condition}"].append(row)
             rows[f"truth/{condition}"].append(truth)
-        rho, strength = _intensity(system, person, reader, settings)
+        rho, strength = _intensity(make, person, reader)
         slopes.append(rho)
         ratios.append(strength)
         if on_progress is not None:
@@ -88,13 +122,7 @@ def evaluate_folder(
     return {
         "people": len(chosen),
         "identities": len(everyone),
-        "settings": {
-            "steps": settings.num_inference_steps,
-            "emotion_guidance": settings.emotion_guidance,
-            "audio_guidance": settings.audio_guidance,
-            "noise_sharing": settings.noise_sharing,
-            "seed": settings.seed,
-        },
+        "settings": settings,
         "model": {c: figures[f"model/{c}"] for c in CONDITIONS},
         "truth": {c: figures[f"truth/{c}"] for c in CONDITIONS},
         "intensity": {
@@ -106,11 +134,9 @@ def evaluate_folder(
     }
 
 
-def _generate(
-    system: MoEESystem, portrait: np.ndarray, samples: np.ndarray, emotion: str, settings: SamplingSettings
-) -> np.ndarray:
+def _generate(make: Maker, person: dict[str, np.ndarray], samples: np.ndarray, emotion: str) -> np.ndarray:
     waveform = Waveform(samples=samples[None].astype(np.float32), sample_rate=16000)
-    return np.stack(list(animate(system, portrait, waveform, parse_emotion(emotion), settings)))
+    return make(person, waveform, parse_emotion(emotion))
 
 
 def _measure(
@@ -130,16 +156,14 @@ def _measure(
     }
 
 
-def _intensity(
-    system: MoEESystem, person: dict[str, np.ndarray], reader: FaceReader, settings: SamplingSettings
-) -> tuple[float, float]:
+def _intensity(make: Maker, person: dict[str, np.ndarray], reader: FaceReader) -> tuple[float, float]:
     """(Spearman of intensity with the target units' mean, strength at 1 over the truth's)."""
     label, target = str(person["intensity_label"]), person["intensity_target"]
     samples = person["neutral_samples"][: int(INTENSITY_SECONDS * 16000)]
     wanted = target > 0.3
     shown = []
     for intensity in INTENSITIES:
-        frames = _generate(system, person["portrait"], samples, f"{label}:{intensity:g}", settings)
+        frames = _generate(make, person, samples, f"{label}:{intensity:g}")
         shown.append(float(reader.read(frames)[1][:, wanted].mean()))
     strength = (shown[-1] - shown[0]) / float(target[wanted].mean())
     return spearman(np.array(INTENSITIES), np.array(shown)), strength

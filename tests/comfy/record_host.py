@@ -54,6 +54,8 @@ def main() -> int:
         "option": parameters(io.DynamicCombo.Option.__init__),
         "hidden": [one.name for one in io.Hidden],
         "preview_video": parameters(ui.PreviewVideo.__init__),
+        "preview_image": parameters(ui.PreviewImage.__init__),
+        "preview_text": parameters(ui.PreviewText.__init__),
         "video_from_file": parameters(InputImpl.VideoFromFile.__init__),
         "nodes": {
             name: json.loads(json.dumps(dataclasses.asdict(kind.GET_SCHEMA().get_v1_info(kind)), default=str))

@@ -25,12 +25,28 @@ IDS = {
     "MoEEConditioning",
     "MoEESampler",
     "MoEEVideoCombine",
+    "MoEEFacePoints",
+    "MoEEMotionFromSpeech",
+    "MoEELoadMotion",
+    "MoEESaveMotion",
+    "MoEEEditMotion",
+    "MoEESwapMotion",
+    "MoEEPlotMotion",
+    "MoEERenderMotion",
 }
 """Final: a name may be added and never removed (docs/adr/0010)."""
 
 WORKFLOWS = sorted(path.stem for path in (ROOT / "workflows" / "api").glob("*.json"))
 NATIVE = {"MODEL", "VAE", "IMAGE", "AUDIO", "LATENT", "VIDEO", "CONDITIONING", "INT", "FLOAT", "STRING", "COMBO"}
-OURS = {"MOEE_ENCODERS", "MOEE_PORTRAIT", "MOEE_SPEECH", "MOEE_EMOTION", "MOEE_EMOTION_LATENTS"}
+OURS = {
+    "MOEE_ENCODERS",
+    "MOEE_PORTRAIT",
+    "MOEE_SPEECH",
+    "MOEE_EMOTION",
+    "MOEE_EMOTION_LATENTS",
+    "MOEE_FACE",
+    "MOEE_MOTION",
+}
 
 
 def load(version: str, models: Path) -> dict[str, tuple[type, Described]]:
@@ -192,8 +208,17 @@ def test_workflows_fit_the_nodes(name: str, version: str):
         info = known[node["class_type"]]["input"]
         required, optional = info.get("required", {}), info.get("optional", {})
         assert set(required) <= set(node["inputs"])
+        known_inputs = required | optional
+        for key, (kind, options) in list(known_inputs.items()):
+            if kind == "COMFY_DYNAMICCOMBO_V3":  # the chosen option's own inputs are called "group.name"
+                chosen = next(one for one in options["options"] if one["key"] == node["inputs"][key])
+                own = chosen["inputs"].get("required", {}) | chosen["inputs"].get("optional", {})
+                assert set(chosen["inputs"].get("required", {})) <= {
+                    name.removeprefix(f"{key}.") for name in node["inputs"] if name.startswith(f"{key}.")
+                }
+                known_inputs |= {f"{key}.{name}": value for name, value in own.items()}
         for key, value in node["inputs"].items():
-            kind, options = (required | optional)[key]
+            kind, options = known_inputs[key]
             if isinstance(value, list):
                 source = graph[value[0]]["class_type"]
                 outputs = core_outputs.get(source) or known[source]["output"]

@@ -158,6 +158,25 @@ def test_a_critic_needs_networks_to_pull(given: dict[str, Any]):
         DecoderStage(**given)
 
 
+def test_hard_clips_are_as_large_a_part_of_the_pool_as_asked():
+    clips = clips_of(TINY.unet)
+    viseme = torch.zeros_like(clips.viseme)
+    viseme[[3, 4, 8], 2, 1] = -0.8  # 3 and 4 round their lips in an emotion, 8 with a neutral face
+    clips = dataclasses.replace(clips, viseme=viseme)
+    assert int(clips.emotion[8, 0].argmax()) == 0
+    pool = decoder._pool(clips, 20, 0.75)
+    assert set(pool.tolist()) == set(range(20)), "every clip is still drawn"
+    counts = np.bincount(pool)
+    assert counts[3] == counts[4] > 1
+    assert all(counts[number] == 1 for number in range(20) if number not in (3, 4))
+    assert (counts[3] + counts[4]) / len(pool) == pytest.approx(0.75, abs=0.02)
+    assert decoder._pool(clips, 20, 0.0).tolist() == list(range(20))
+    with pytest.raises(ValueError, match="no clip rounds its lips while an emotion is strong"):
+        decoder._pool(dataclasses.replace(clips, viseme=torch.zeros_like(viseme)), 20, 0.5)
+    with pytest.raises(ValueError, match="hard must be at least 0 and below 1"):
+        DecoderStage(hard=1.0)
+
+
 def last_stage_alone(folder: Path, start_from: Path) -> TrainConfig:
     off: dict[str, Any] = {"iterations": 0}
     stages: dict[str, StageConfig] = {

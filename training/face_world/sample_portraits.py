@@ -1,4 +1,4 @@
-"""Write the sample portraits that ship with the pack, and the points of their faces: `python -m training.face_world.sample_portraits OUT`.
+"""The sample portraits that ship with the pack, and their points: `python -m training.face_world.sample_portraits OUT`.
 
 They are people of the test split, so no model trained here has seen them.
 """

@@ -24,8 +24,10 @@ from training.config import DecoderStage, TrainConfig
 from training.data.latents import LatentClips
 from training.loop import Stage
 from training.stages.autoencoder import pictures
-from training.stages.diffusion import DiffusionTask, choose_reference, draw_numbers
+from training.stages.diffusion import ROUNDED, DiffusionTask, choose_reference, draw_numbers
 
+PULL = 0.5
+"""An emotion this strong holds the lips elsewhere than speech wants them."""
 DRAWING = ("denoiser.", "reference_net.", "audio_projector.")
 
 
@@ -46,7 +48,7 @@ def make_stage(
     settings: DecoderStage = config.stages.decoder
     task = DiffusionTask(config, system, clips, regions)
     weight = task.position_weight(settings)
-    pool = np.arange(len(clips) - task.held_out)
+    pool = _pool(clips, len(clips) - task.held_out, settings.hard)
     mouth, eyes = task.regions.to(task.device)
     region = 1 + (settings.mouth_weight - 1) * mouth + (settings.eye_weight - 1) * eyes
     short = dataclasses.replace(settings, window=settings.short_window, batch_size=settings.short_batch_size)
@@ -99,6 +101,21 @@ def make_stage(
         settings=settings,
         adversary=adversary,
     )
+
+
+def _pool(clips: LatentClips, count: int, hard: float) -> np.ndarray:
+    """Numbers of the first ``count`` clips, those whose lips round against an emotion repeated until they are ``hard``
+    of the pool. Raises ``ValueError`` when there is none such."""
+    pool = np.arange(count)
+    if not hard:
+        return pool
+    rounded = clips.viseme[:count, :, 1] < ROUNDED
+    pulled = clips.emotion[:count, :, 1:].amax(dim=-1) > PULL
+    found = pool[(rounded & pulled).any(dim=1).numpy()]
+    if not len(found):
+        raise ValueError("stages.decoder.hard: no clip rounds its lips while an emotion is strong; raise data.clips")
+    times = round(max(0.0, (hard * count / len(found) - 1) / (1 - hard)))
+    return np.concatenate([pool, np.repeat(found, times)])
 
 
 def _adversary(config: TrainConfig, task: DiffusionTask) -> Adversary:

@@ -1,0 +1,103 @@
+"""Emotion features from HuBERT, the public model EmoTalker uses (superb/hubert-base-superb-er, 768 numbers).
+
+Shapes: samples (S,) 16 kHz mono -> last hidden states (n, 768), 50 a second, frame i centred on sample 320 i + 160.
+
+The weights are read from a local folder in the layout of the Hugging Face hub (config.json beside the weights), never
+from the network, and no code of theirs is run. A checkpoint with a classifier on top is accepted, its classifier left
+aside; a weight that is missing is an error. HuBERT attends to everything it is given, so a long recording is read in
+chunks with two seconds of context.
+
+Raises ``CheckpointError`` for a folder that does not hold a HuBERT model.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..emotion.vocabulary import quote
+from ..errors import CheckpointError
+from .emotion_features import FRAME_SAMPLES
+
+CONTEXT_FRAMES = 100
+EDGE = 40
+"""Samples either side of a frame's 320 that HuBERT's convolutions read."""
+CLASSIFIER = ("projector.", "classifier.", "layer_weights")
+"""What a classification checkpoint has on top."""
+
+
+class HubertFeatures:
+    """A frozen HuBERT. ``width`` is its hidden size."""
+
+    def __init__(self, model: Any, *, normalise: bool = True):
+        self.model = model.eval().requires_grad_(False)
+        self.normalise = normalise
+
+    @property
+    def width(self) -> int:
+        return int(self.model.config.hidden_size)
+
+    @torch.no_grad()
+    def frames(self, samples: Tensor, first: int, last: int, gain: float) -> Tensor:
+        begin = (first - CONTEXT_FRAMES) * FRAME_SAMPLES - EDGE
+        end = (last + CONTEXT_FRAMES) * FRAME_SAMPLES + EDGE
+        begin, end = max(begin, -EDGE), min(end, max(samples.shape[0], last * FRAME_SAMPLES) + EDGE)
+        lead = (begin + EDGE) // FRAME_SAMPLES  # the first frame that comes out
+        inside = samples[max(0, begin) : end].float() * gain
+        if self.normalise:
+            inside = (inside - inside.mean()) / (inside.var(correction=0) + 1e-7).sqrt()
+        left = max(0, -begin)
+        padded = F.pad(inside, (left, end - begin - left - inside.shape[0]))
+        parameter = next(self.model.parameters())
+        states = self.model(padded[None].to(parameter.device, parameter.dtype)).last_hidden_state[0]
+        return states[first - lead : last - lead].float().cpu()
+
+
+def load_hubert(folder: str | Path) -> HubertFeatures:
+    """The model of a local folder, in float32."""
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(
+            f"{quote(folder, 120)} holds no HuBERT model (no config.json); give a folder downloaded from the hub"
+        )
+    settings = _json(folder / "config.json")
+    if settings.get("model_type") != "hubert":
+        kind = quote(settings.get("model_type", "unknown"))
+        raise CheckpointError(f"{quote(folder, 120)} holds a model of type {kind}, hubert is needed")
+    from transformers import HubertModel
+
+    try:
+        found: Any = HubertModel.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False, output_loading_info=True
+        )
+        model, report = found
+    except Exception as error:  # transformers and its readers raise many kinds; all mean the same to the user
+        raise CheckpointError(f"{quote(folder, 120)} cannot be loaded as HuBERT: {quote(error, 160)}") from error
+    missing = sorted(report["missing_keys"])
+    unknown = sorted(key for key in report["unexpected_keys"] if not key.startswith(CLASSIFIER))
+    for keys, what in ((missing, "lacks"), (unknown, "has the unknown")):
+        if keys:
+            raise CheckpointError(f"{quote(folder, 120)} {what} weight {quote(keys[0], 80)} ({len(keys)} in all)")
+    mismatched = report.get("mismatched_keys") or ()
+    if mismatched:
+        raise CheckpointError(f"{quote(folder, 120)}: {len(mismatched)} weights have other shapes than its config.json")
+    prepared = folder / "preprocessor_config.json"
+    normalise = bool(_json(prepared).get("do_normalize", True)) if prepared.is_file() else True
+    logging.getLogger(__name__).info("emotion features from %s", folder)
+    return HubertFeatures(model.float(), normalise=normalise)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{quote(path, 120)} is not JSON: {quote(error, 80)}") from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{quote(path, 120)} is not a table of settings")
+    return found

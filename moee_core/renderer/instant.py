@@ -1,0 +1,328 @@
+"""The instant renderer: a portrait that moves without any learned weights.
+
+Shapes (legend for this file): H, W pixels of the portrait, h, w nodes of a coarse grid over what may move
+
+One frame, from back to front: the picture without the head, its neck bent a little; the head, whose pixels come from
+the picture through two fields, pose after expression, both inverted on the grid; in it the eyes, drawn beforehand on
+the still picture, and the mouth, drawn strip by strip in its final place; last the folds of the skin. Pixels outside
+the grid's rectangle are the portrait's own.
+
+Raises ``MediaError`` for a picture of another kind, ``PointsError`` for points of another picture and ``MotionError``
+for a row or motion of another space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from ..errors import MediaError
+from ..motion.coefficients import FACE, Motion, MotionError
+from .check import PointsError
+from .eyes import EyePainter, Look
+from .field import Grid, smoothstep, spreading
+from .layers import cut, hair_top, person_alpha
+from .mouth import OPEN, MouthPainter
+from .mouth_shape import MouthShape
+from .points import FacePoints
+from .pose import Head
+from .refine import brought_to
+from .retouch import smile_of, without_folds
+from .rig import Rig
+from .sampling import looked_up
+from .shading import Shading
+
+REACH = 0.46
+"""Of the field around a control point, in eye distances."""
+NODES = 15.0
+"""Grid nodes in an eye distance."""
+SHADE_NODES = 28.0
+LEVELS = 32
+"""Steps between the skin with the folds of a smile and the skin without."""
+MARGIN = 0.55
+"""How far the head may move beyond where it is, in eye distances."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderSettings:
+    """``strength`` scales the expression, ``folds`` the wrinkles painted on the skin (0 for flat artwork)."""
+
+    strength: float = 1.0
+    folds: float = 0.8
+
+    def __post_init__(self) -> None:
+        for name, high in (("strength", 1.5), ("folds", 1.5)):
+            value = getattr(self, name)
+            if not 0 <= value <= high:
+                raise ValueError(f"RenderSettings.{name} must be 0 to {high}, got {value}")
+
+
+class InstantRenderer:
+    """Draws one portrait for rows of ``FACE``; see ``FaceRenderer``."""
+
+    def __init__(self, portrait: np.ndarray, points: FacePoints, settings: RenderSettings | None = None) -> None:
+        """``portrait`` (H, W, 3) or (H, W, 4) uint8; transparency is laid over mid grey and cuts out the head."""
+        self.settings = settings or RenderSettings()
+        picture = _checked(portrait, points)
+        self.portrait, self.points = picture[..., :3], points
+        frame = points.frame
+        alpha = person_alpha(portrait, points)
+        face_box = self._face_box(points)
+        self._grid = Grid.over(self._moving_box(alpha, points), frame.distance / NODES)
+        self._head = Head(points, self._grid, hair_top(alpha, points))
+        layers = cut(picture, alpha, points, self._head, self._box_of(self._grid))
+        self._under = layers.under
+        self._under_padded = cv2.cvtColor(layers.under, cv2.COLOR_RGB2RGBA)  # four channels move faster than three
+        rows, columns = self._grid.slices
+        self._layer = np.ascontiguousarray(layers.head[rows, columns])
+        self._still_layer = self._layer.copy()
+        self._local = self._grid.pixels - np.array([self._grid.left, self._grid.top], np.float32)
+        self._sources, self._moved = np.empty_like(self._local), np.empty_like(self._layer)
+        self._colour, self._rest = (np.empty((*self._layer.shape[:2], 3), np.uint8) for _ in range(2))
+        self._alpha = np.empty(self._layer.shape[:2], np.uint8)
+
+        shape = MouthShape(points)
+        _refine(shape, self.portrait, points)
+        self._shape = shape
+        self._rig = Rig(points, shape)
+        nodes = frame.to_face(self._grid.nodes.reshape(-1, 2))
+        near = self._reach_of_expression(nodes).astype(np.float32)
+        self._spread = np.ascontiguousarray((spreading(self._rig.places, nodes, REACH) * near[:, None]).T)
+        self._mouth = MouthPainter(self.portrait, points, shape, self._layer, self._grid)
+        self._skins = _Skins(self.portrait, points, self._layer, self._grid, self._mouth)
+        self._looks: list[tuple[Look, int] | None] = [None, None]
+        self._eyes = [EyePainter(self.portrait, points, side) for side in "RL"]
+        self._shade_grid = Grid.over(face_box, frame.distance / SHADE_NODES)
+        self._shading = Shading(points, self._shade_grid, self.settings.folds)
+        self._neck_box = self._neck_grid_box()
+
+    # The interface.
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the frames."""
+        return self.portrait.shape[1], self.portrait.shape[0]
+
+    def render(self, row: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 RGB for one row (34,) of ``FACE``."""
+        row = np.asarray(row, np.float32)
+        if row.shape != (FACE.size,) or not np.isfinite(row).all():
+            raise MotionError(f"a row of the space 'face' is {FACE.size} finite numbers, got shape {row.shape}")
+        row = self._scaled(row)
+        grid = self._grid
+        lips = self._shape(row)
+        moves = self._rig.moves(row, lips).astype(np.float32) @ self.points.frame.axes.astype(np.float32)
+        # Not a matrix product: for so small a one the threads of a BLAS cost more than the work.
+        spread = np.einsum("nm,nc->cm", self._spread, moves).reshape(2, grid.rows, grid.columns)
+        expression = cv2.merge(list(spread))
+        backward = grid.inverted(expression)
+        turned = self._head.moves(row)
+        pose = None
+        if turned is not None:
+            forward = turned * self._head.belongs[..., None]
+            inverse = grid.inverted(forward, steps=5)
+            backward = inverse + grid.moved(backward, inverse)
+            pose = (forward, inverse)
+        # Large arrays are used again for every frame: fresh memory costs more than the arithmetic on it.
+        sources = grid.enlarged(backward, self._sources)
+        cv2.add(sources, self._local, dst=sources)
+        self._skins.show(row, self._still_layer, self._layer, self._mouth)
+        self._draw_eyes(row)
+        head = looked_up(self._layer, sources, out=self._moved, border=cv2.BORDER_CONSTANT)
+        self._mouth.paint(head, sources, pose, lips)
+        out = self._under.copy()
+        if turned is not None:
+            self._bend_neck(out, turned)
+        view = out[grid.slices]
+        colour, alpha, rest = self._colour, self._alpha, self._rest
+        cv2.cvtColor(head, cv2.COLOR_RGBA2RGB, dst=colour)
+        cv2.extractChannel(head, 3, dst=alpha)
+        cv2.cvtColor(cv2.bitwise_not(alpha, dst=alpha), cv2.COLOR_GRAY2RGB, dst=rest)
+        cv2.multiply(np.ascontiguousarray(view), rest, dst=rest, scale=1 / 255)
+        cv2.add(rest, colour, dst=colour)
+        view[:] = colour
+        self._shade(out, row, backward)
+        return out
+
+    def frames(self, motion: Motion) -> Iterator[np.ndarray]:
+        """One picture (H, W, 3) uint8 per frame of the motion."""
+        if motion.space is not FACE:
+            raise MotionError(f"this renderer draws the space {FACE.name!r}, the motion is of {motion.space.name!r}")
+        return (self.render(row) for row in motion.values)
+
+    # Parts of a frame.
+
+    def _scaled(self, row: np.ndarray) -> np.ndarray:
+        if self.settings.strength == 1.0:
+            return row
+        row = row.copy()
+        row[FACE.indices("expression")] *= self.settings.strength
+        return row
+
+    def _draw_eyes(self, row: np.ndarray) -> None:
+        for i, eye in enumerate(self._eyes):
+            look = eye.look(row)
+            if self._looks[i] == (look, self._skins.shown):
+                continue
+            self._looks[i] = (look, self._skins.shown)
+            x0, y0, x1, y1 = eye.box
+            part = np.s_[y0 - self._grid.top : y1 - self._grid.top, x0 - self._grid.left : x1 - self._grid.left]
+            still = self._still_layer[part]
+            if look.still:
+                self._layer[part] = still
+            else:
+                drawn = eye.paint(look, np.ascontiguousarray(still[..., :3]))
+                self._layer[part][..., :3] = np.minimum(drawn, still[..., 3:])
+
+    def _bend_neck(self, out: np.ndarray, turned: np.ndarray) -> None:
+        grid, box = self._grid, self._neck_box
+        x0, y0, x1, y1 = box
+        if x1 - x0 < 4 or y1 - y0 < 4:
+            return
+        forward = turned * self._head.neck[..., None]
+        inverse = grid.window(grid.inverted(forward, steps=3), box)
+        part = np.s_[y0 - grid.top : y1 - grid.top, x0 - grid.left : x1 - grid.left]
+        places = grid.pixels[part] + inverse
+        bent = looked_up(self._under_padded, places)
+        out[y0:y1, x0:x1] = cv2.cvtColor(bent, cv2.COLOR_RGBA2RGB)
+
+    def _shade(self, out: np.ndarray, row: np.ndarray, backward: np.ndarray) -> None:
+        factors = self._shading.factors(row)
+        if factors is None:
+            return
+        grid = self._shade_grid
+        by = self._grid.at(backward, grid.nodes.reshape(-1, 2)).reshape(grid.rows, grid.columns, 2)
+        places = grid.index + by / grid.steps
+        moved = looked_up(factors, places, border=cv2.BORDER_CONSTANT, value=1.0)
+        strength = np.clip(np.rint(moved * 128), 0, 255).astype(np.uint8)
+        big = grid.enlarged(strength)
+        view = out[grid.slices]
+        view[:] = cv2.multiply(view, cv2.merge([big] * 3), scale=1 / 128)
+
+    # Where things are.
+
+    def _box_of(self, grid: Grid) -> tuple[int, int, int, int]:
+        return grid.left, grid.top, grid.left + grid.width, grid.top + grid.height
+
+    def _bounds(self, corners: np.ndarray, points: FacePoints) -> tuple[int, int, int, int]:
+        pixels = points.frame.to_image(corners)
+        x0, y0 = np.floor(pixels.min(axis=0)).astype(int)
+        x1, y1 = np.ceil(pixels.max(axis=0)).astype(int) + 1
+        return max(int(x0), 0), max(int(y0), 0), min(int(x1), points.width), min(int(y1), points.height)
+
+    def _face_box(self, points: FacePoints) -> tuple[int, int, int, int]:
+        """From over the brows to the chin, with room for a turn."""
+        frame = points.frame
+        face = frame.to_face(np.array(list(points.full.values())))
+        low, high = face.min(axis=0) - np.array([0.25, 0.55]), face.max(axis=0) + np.array([0.25, 0.45])
+        return self._bounds(np.array([low, high, [low[0], high[1]], [high[0], low[1]]]), points)
+
+    def _moving_box(self, alpha: np.ndarray, points: FacePoints) -> tuple[int, int, int, int]:
+        """The face and the hair around it, and how far they may go."""
+        frame = points.frame
+        face = frame.to_face(np.array(list(points.full.values())))
+        low, high = face.min(axis=0), face.max(axis=0)
+        x0, y0, x1, y1 = self._bounds(
+            np.array([[low[0] - 1.0, -2.6], [high[0] + 1.0, high[1] + 0.3], [low[0] - 1.0, high[1] + 0.3],
+                      [high[0] + 1.0, -2.6]]), points
+        )  # fmt: skip
+        rows, columns = np.nonzero(alpha[y0:y1, x0:x1] > 0.05)
+        if len(rows):
+            x0, x1, y0 = x0 + int(columns.min()), x0 + int(columns.max()) + 1, y0 + int(rows.min())
+        pad = round(MARGIN * frame.distance)
+        return max(x0 - pad, 0), max(y0 - pad, 0), min(x1 + pad, points.width), min(y1 + pad, points.height)
+
+    def _neck_grid_box(self) -> tuple[int, int, int, int]:
+        below = self._head.face[..., 1] > self._head.ear_y + 0.5
+        moving = np.nonzero((self._head.neck > 1e-3) & below)
+        if not len(moving[0]):
+            return 0, 0, 0, 0
+        nodes = self._grid.nodes[moving]
+        x0, y0 = np.maximum(
+            np.floor(nodes.min(axis=0) - self._grid.steps).astype(int), [self._grid.left, self._grid.top]
+        )
+        x1, y1 = np.ceil(nodes.max(axis=0) + self._grid.steps).astype(int) + 1
+        return (
+            int(x0), int(y0), min(int(x1), self._grid.left + self._grid.width),
+            min(int(y1), self._grid.top + self._grid.height),
+        )  # fmt: skip
+
+    def _reach_of_expression(self, nodes: np.ndarray) -> np.ndarray:
+        """(m,) 1 on the face, falling to 0 beyond the ears and into the hair."""
+        head = self._head
+        x = np.abs(nodes[:, 0] - head.centre_x) / head.half
+        top = min(float(self._rig.places[:, 1].min()) + 0.1, -0.8)
+        return (1 - smoothstep(x, 0.95, 1.35)) * smoothstep(nodes[:, 1], top - 0.25, top + 0.1)
+
+
+class _Skins:
+    """The head with and without the folds of the picture's own smile, and how much of each is shown."""
+
+    def __init__(
+        self, picture: np.ndarray, points: FacePoints, layer: np.ndarray, grid: Grid, mouth: MouthPainter
+    ) -> None:
+        self._smile = smile_of(points.source_row())
+        self.shown = 0
+        if self._smile < 0.1:
+            return
+        smooth = without_folds(picture, points)
+        changed = (smooth != picture).any(axis=2)
+        rows, columns = np.nonzero(changed)
+        if not len(rows):
+            self._smile = 0.0
+            return
+        y0, y1 = max(rows.min(), grid.top), min(rows.max() + 1, grid.top + grid.height)
+        x0, x1 = max(columns.min(), grid.left), min(columns.max() + 1, grid.left + grid.width)
+        self._part = np.s_[y0 - grid.top : y1 - grid.top, x0 - grid.left : x1 - grid.left]
+        whole = np.s_[y0:y1, x0:x1]
+        folded = layer[self._part].copy()
+        even = folded.copy()
+        alpha = folded[..., 3:].astype(np.float32) / 255
+        change = smooth[whole].astype(np.float32) - picture[whole]
+        even[..., :3] = np.clip(np.rint(folded[..., :3] + change * alpha), 0, 255 * alpha).astype(np.uint8)
+        other = layer.copy()
+        other[self._part] = even
+        self._heads = [folded, even]
+        self._mouths = [mouth.skin[self._part].copy(), mouth.without_inside(other)[self._part]]
+
+    def show(self, row: np.ndarray, still: np.ndarray, layer: np.ndarray, mouth: MouthPainter) -> None:
+        """Bring both textures to the smile of ``row``; nothing to do while it stays."""
+        if self._smile < 0.1:
+            return
+        share = round(float(np.clip(1 - smile_of(row) / self._smile, 0, 1)) * LEVELS)
+        if share == self.shown:
+            return
+        self.shown = share
+        new = share / LEVELS
+        still[self._part] = cv2.addWeighted(self._heads[0], 1 - new, self._heads[1], new, 0)
+        layer[self._part] = still[self._part]
+        mouth.skin[self._part] = cv2.addWeighted(self._mouths[0], 1 - new, self._mouths[1], new, 0)
+
+
+def _refine(shape: MouthShape, picture: np.ndarray, points: FacePoints) -> None:
+    """Closed lips meet where the picture has its dark line."""
+    source = shape.source
+    if source.opening >= OPEN:
+        return
+    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    middle = source.lines[1:3].mean(axis=0)
+    thin = float(np.minimum(middle - source.lines[0], source.lines[3] - middle).max())
+    shape.refine(brought_to(grey, points.frame, source.x, middle, "dark line", min(0.035, 0.5 * thin)))
+
+
+def _checked(portrait: np.ndarray, points: FacePoints) -> np.ndarray:
+    """(H, W, 3) uint8, transparency laid over mid grey."""
+    if portrait.ndim != 3 or portrait.shape[2] not in (3, 4) or portrait.dtype != np.uint8:
+        raise MediaError(f"a portrait is (H, W, 3) or (H, W, 4) uint8, got {portrait.shape} {portrait.dtype}")
+    height, width = portrait.shape[:2]
+    if (width, height) != (points.width, points.height):
+        raise PointsError(
+            f"points are for a {points.width}x{points.height} picture, this one has {width}x{height} pixels"
+        )
+    if portrait.shape[2] == 3:
+        return np.ascontiguousarray(portrait)
+    alpha = portrait[..., 3:].astype(np.float32) / 255
+    return np.rint(portrait[..., :3] * alpha + 128.0 * (1 - alpha)).astype(np.uint8)

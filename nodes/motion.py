@@ -1,0 +1,228 @@
+"""Motion from Speech, Load Motion, Save Motion, Edit Motion, Swap Motion Part, Plot Motion."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+import torch
+from comfy_api.latest import io, ui
+
+from ..moee_core.audio.encoder import SpeechEncoder
+from ..moee_core.emotion.timeline import EmotionTimeline, parse_emotion
+from ..moee_core.motion.coefficients import FACE, Motion
+from ..moee_core.motion.files import read_motion, save_motion
+from ..moee_core.motion.generate import MotionSettings, speech_motion
+from ..moee_core.motion.mouth import load_ear
+from ..moee_core.motion.plot import plot
+from .conditions import waveform_of
+from .emotion import problem
+from .sample import EMOTION_TIP
+from .sockets import Emotion, MotionSocket
+
+CATEGORY = "MoEE talking portrait/motion"
+PARTS = ["pose", "lip", "expression", "face", "all"]
+NO_MOTION = "none (put .npz files into ComfyUI's input folder)"
+
+
+def factor(name: str, tooltip: str) -> io.Float.Input:
+    return io.Float.Input(name, default=1.0, min=0.0, max=2.0, step=0.05, tooltip=tooltip)
+
+
+def motion_files() -> list[str]:
+    """Motions in the input folder and its folder motion, SadTalker's coefficients among them."""
+    root = Path(folder_paths.get_input_directory())
+    found = [path for pattern in ("*.npz", "*.mat", "motion/*.npz", "motion/*.mat") for path in root.glob(pattern)]
+    return sorted(path.relative_to(root).as_posix() for path in found)
+
+
+class MotionFromSpeech(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        process = [
+            factor("mouth_amplitude", "How far the mouth opens; 0 keeps it shut."),
+            factor("expressiveness", "How strong emotions and brows are."),
+            factor("head_motion", "How much the head sways and nods; 0 holds it still."),
+            factor("gaze_motion", "How far the eyes wander; 0 looks straight ahead."),
+            io.Float.Input(
+                "blinks_per_minute", default=16.0, min=0.0, max=60.0, step=1.0, tooltip="0 never blinks; people: 10-20."
+            ),
+        ]
+        return io.Schema(
+            node_id="MoEEMotionFromSpeech",
+            display_name="Motion from Speech",
+            category=CATEGORY,
+            description="What a face does while it says a recording: mouth, emotion, blinks, head and eyes as curves "
+            "that can be plotted, saved, edited and put on any portrait.",
+            inputs=[
+                io.Audio.Input("audio", tooltip="One voice and little behind it. The motion is as long as this."),
+                io.MultiType.Input(io.String.Input("emotion", default="happy", tooltip=EMOTION_TIP), [Emotion]),
+                io.Float.Input("fps", default=25.0, min=1.0, max=120.0, step=0.01, tooltip="Frames a second."),
+                io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFF, tooltip="Other blinks, looks and sways."),
+                io.DynamicCombo.Input(
+                    "generator",
+                    options=[io.DynamicCombo.Option("process", process)],
+                    tooltip="'process' needs no training: heard mouth, prototypes of emotion, random blinks.",
+                ),
+            ],
+            outputs=[MotionSocket.Output(display_name="motion"), io.Int.Output(display_name="frames")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, emotion: str | None = None, generator: object = None) -> bool | str:
+        """``generator`` must be taken: the host hands dynamic groups to every validation."""
+        return problem(emotion) or True
+
+    @classmethod
+    def execute(cls, audio: dict, emotion: Any, fps: float, seed: int, generator: dict) -> io.NodeOutput:
+        timeline = emotion if isinstance(emotion, EmotionTimeline) else parse_emotion(emotion)
+        given = {key: float(value) for key, value in generator.items() if key != "generator"}
+        settings = MotionSettings(seed=seed, **given)
+        motion = speech_motion(_ear(), waveform_of(audio), timeline, fps=fps, settings=settings)
+        return io.NodeOutput(motion, len(motion))
+
+
+@lru_cache(maxsize=1)
+def _ear() -> SpeechEncoder:
+    return load_ear()
+
+
+class LoadMotion(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        found = motion_files() or [NO_MOTION]
+        return io.Schema(
+            node_id="MoEELoadMotion",
+            display_name="Load Motion",
+            category=CATEGORY,
+            description="A motion that was saved, or SadTalker's coefficients (.npz, .mat), from the input folder.",
+            inputs=[
+                io.Combo.Input("file", options=found, default=found[0], tooltip="A file in ComfyUI's input folder."),
+            ],
+            outputs=[MotionSocket.Output(display_name="motion"), io.Int.Output(display_name="frames")],
+        )
+
+    @classmethod
+    def execute(cls, file: str) -> io.NodeOutput:
+        motion = read_motion(folder_paths.get_annotated_filepath(file))
+        return io.NodeOutput(motion, len(motion))
+
+    @classmethod
+    def validate_inputs(cls, file: str) -> bool | str:
+        try:
+            read_motion(folder_paths.get_annotated_filepath(file))
+        except (OSError, ValueError) as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str) -> float:
+        """Read again when the file was written anew."""
+        path = Path(folder_paths.get_annotated_filepath(file))
+        return path.stat().st_mtime if path.is_file() else 0.0
+
+
+class SaveMotion(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MoEESaveMotion",
+            display_name="Save Motion",
+            category=CATEGORY,
+            description="Writes a motion as .npz with names, units, rate. To load it, copy it into the input folder.",
+            inputs=[
+                MotionSocket.Input("motion", tooltip="From any node that makes one."),
+                io.String.Input("filename_prefix", default="motion/motion", tooltip="Below ComfyUI's output folder."),
+            ],
+            outputs=[MotionSocket.Output(display_name="motion"), io.String.Output(display_name="path")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, motion: Motion, filename_prefix: str) -> io.NodeOutput:
+        folder, name, counter, _, _ = folder_paths.get_save_image_path(
+            filename_prefix, folder_paths.get_output_directory(), 0, 0
+        )
+        path = Path(folder) / f"{name}_{counter:05}_.npz"
+        save_motion(path, motion)
+        return io.NodeOutput(motion, str(path), ui=ui.PreviewText(str(path)))
+
+
+class EditMotion(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MoEEEditMotion",
+            display_name="Edit Motion",
+            category=CATEGORY,
+            description="Makes parts of a motion stronger or weaker, and holds or adds single coefficients.",
+            inputs=[
+                MotionSocket.Input("motion", tooltip="From any node that makes one."),
+                factor("lips", "The mouth that speech moves."),
+                factor("expression", "Action units, lids and gaze."),
+                factor("pose", "Turning and shifting of the head."),
+                io.String.Input(
+                    "set",
+                    default="",
+                    multiline=True,
+                    tooltip="Coefficients to hold (AU12L = 0.5) or to add to (yaw += 0.1), one a line or split by ';'.",
+                ),
+            ],
+            outputs=[MotionSocket.Output(display_name="motion")],
+        )
+
+    @classmethod
+    def execute(cls, motion: Motion, lips: float, expression: float, pose: float, set: str) -> io.NodeOutput:
+        for part, amount in (("lip", lips), ("expression", expression), ("pose", pose)):
+            motion = motion.scaled(part, amount) if amount != 1.0 else motion
+        return io.NodeOutput(motion.with_text(set))
+
+    @classmethod
+    def validate_inputs(cls, set: str | None = None) -> bool | str:
+        """A text for another space than the motion's is found when the motion is there."""
+        return True if set is None else FACE.problem(set) or True
+
+
+class SwapMotionPart(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MoEESwapMotion",
+            display_name="Swap Motion Part",
+            category=CATEGORY,
+            description="Takes the head, the lips or the expression from another motion and leaves the rest as it is.",
+            inputs=[
+                MotionSocket.Input("motion", tooltip="Keeps everything but the part."),
+                MotionSocket.Input("driving", tooltip="Gives the part; a shorter one holds its last frame."),
+                io.Combo.Input("part", options=PARTS, default="pose", tooltip="What the driving motion gives."),
+            ],
+            outputs=[MotionSocket.Output(display_name="motion")],
+        )
+
+    @classmethod
+    def execute(cls, motion: Motion, driving: Motion, part: str) -> io.NodeOutput:
+        return io.NodeOutput(motion.with_part_of(driving, part))
+
+
+class PlotMotion(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MoEEPlotMotion",
+            display_name="Plot Motion",
+            category=CATEGORY,
+            description="The curves of a motion as a picture: mouth, action units, lids and gaze, head.",
+            inputs=[
+                MotionSocket.Input("motion", tooltip="From any node that makes one."),
+                io.Int.Input("width", default=960, min=320, max=4096, tooltip="Pixels; height follows."),
+            ],
+            outputs=[io.Image.Output(display_name="image")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, motion: Motion, width: int) -> io.NodeOutput:
+        image = torch.from_numpy(plot(motion, width)).float()[None] / 255
+        return io.NodeOutput(image, ui=ui.PreviewImage(image, cls=cls))

@@ -1,0 +1,326 @@
+"""EmoTalker's stages: the listener that stands in for HuBERT, motion VQ-VAE, cross-modal transformer, lip branch.
+
+Shapes (legend for this file): B clips, F video frames, T = 2 F audio frames, N tokens, C face coefficients
+
+Every batch depends on (seed, step, sample) only, so a killed run continues bit for bit; what learns without gradients
+(the dictionary's codes and counts) is part of the module's state. Each stage trains one part and leaves the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from moee_core.emotion.dictionary import code_use
+from moee_core.networks.lip_branch import FRAMES
+from moee_core.networks.motion_transformer import AUDIO_RATE, TokenStream
+from moee_core.systems.emo_talker import EmoTalkerSystem
+from training import parallel
+from training.data.motion_clips import Take, TakeDraw, another_voice
+from training.emotalker_config import EmoTalkerTrain, LipStage, TransformerStage, VQStage
+from training.loop import Stage
+
+FIGURES_EVERY = 250
+HELD_OUT = 64
+"""Clips of the tuning split that figures are measured on."""
+
+Place = tuple[Take, int]
+
+
+@dataclass(frozen=True)
+class Clips:
+    """The takes of the two splits a training sees."""
+
+    train: list[Take]
+    tune: list[Take]
+
+
+class _Batches:
+    """Places of a step's batch, this process's share of them; and always the same held-out ones."""
+
+    def __init__(self, config: EmoTalkerTrain, takes: Sequence[Take], purpose: int, frames: int | None = None):
+        self.seed, self.purpose = config.seed, purpose
+        self.draw = TakeDraw(list(takes), frames or config.data.frames)
+
+    def places(self, step: int, size: int) -> list[tuple[Place, np.random.Generator]]:
+        out = []
+        for number in parallel.share(list(range(size))):
+            rng = np.random.default_rng([self.seed, self.purpose, step, number])
+            out.append((self.draw.draw(rng), rng))
+        return out
+
+    def fixed(self, size: int = HELD_OUT) -> list[Place]:
+        rng = np.random.default_rng([self.seed, self.purpose])
+        return [self.draw.draw(rng) for _ in range(size)]
+
+
+def normalise(system: EmoTalkerSystem, takes: Sequence[Take], least_scale: float) -> None:
+    """Set the VQ-VAE's mean and scale from training motion."""
+    motion = torch.from_numpy(np.concatenate([take.motion for take in takes]))[:, system.face_columns]
+    system.vqvae.mean.copy_(motion.mean(0))
+    system.vqvae.scale.copy_(motion.std(0).clamp_min(least_scale))
+
+
+def face_of(system: EmoTalkerSystem, places: Sequence[Place], frames: int) -> Tensor:
+    """(B, F, C) of clips, on the system's device."""
+    motion = np.stack([take.motion[first : first + frames] for take, first in places])
+    return torch.from_numpy(motion)[..., system.face_columns].to(system.vqvae.mean.device)
+
+
+def emotions_of(places: Sequence[Place], device: torch.device) -> Tensor:
+    return torch.tensor([take.emotion for take, _ in places], device=device)
+
+
+@torch.no_grad()
+def heard_by(system: EmoTalkerSystem, places: Sequence[Place], frames: int) -> Tensor:
+    """(B, T, A) emotion features of clips, as the voices are."""
+    assert system.ear is not None  # the configuration asks for it
+    context = system.ear.config.context
+    mel = np.stack([take.heard(first, frames, context) for take, first in places])
+    return system.ear(torch.from_numpy(mel).to(system.vqvae.mean.device))[:, context:-context]
+
+
+class Hearings:
+    """What the ear hears in whole takes, each in a few voices, kept once it was asked for.
+
+    The ear knows its training voices too well; other voices keep the transformer from trusting it as far as that.
+    """
+
+    def __init__(self, config: EmoTalkerTrain, system: EmoTalkerSystem, takes: Sequence[Take], voices: int):
+        self.config, self.system, self.voices = config, system, voices
+        self._numbers = {id(take): number for number, take in enumerate(takes)}
+        self._kept: dict[tuple[int, int], Tensor] = {}
+
+    def clips(self, drawn: Sequence[tuple[Place, np.random.Generator]], frames: int) -> Tensor:
+        """(B, T, A); each sample's generator draws its voice, 0 being the take's own."""
+        rows = []
+        for (take, first), rng in drawn:
+            whole = self._whole(take, int(rng.integers(self.voices)))
+            rows.append(whole[2 * first : 2 * (first + frames)].float())
+        return torch.stack(rows)
+
+    @torch.no_grad()
+    def _whole(self, take: Take, voice: int) -> Tensor:
+        key = (self._numbers[id(take)], voice)
+        if key not in self._kept:
+            ear, data = self.system.ear, self.config.data
+            assert ear is not None  # the configuration asks for it
+            context = ear.config.context
+            mel = take.heard(0, len(take), context)
+            if voice:
+                mel = another_voice(np.random.default_rng([self.config.seed, 39, *key]), mel, data.warp, data.bend)
+            heard = ear(torch.from_numpy(mel)[None].to(self.system.vqvae.mean.device))[0, context:-context]
+            self._kept[key] = heard.half()  # a thousand takes in a few voices: half the memory
+        return self._kept[key]
+
+
+@torch.no_grad()
+def unit_codes(system: EmoTalkerSystem) -> None:
+    """Codes of root mean square 1 by used code, everything around them scaled along: the VQ-VAE stays what it is.
+
+    Nothing in stage 1 says how large codes are, and the transformer's two losses depend on it.
+    """
+    vqvae = system.vqvae
+    weight, counts = vqvae.dictionary.codes.weight, vqvae.dictionary.counts
+    size = float(((weight.square().mean(1) * counts).sum() / counts.sum().clamp_min(1e-9)).sqrt())
+    if size > 0:
+        weight.div_(size)
+        for parameter in vqvae.encoder.last.parameters():
+            parameter.div_(size)
+        vqvae.decoder.first.conv.weight.mul_(size)
+        vqvae.emotion_head.weight.mul_(size)
+
+
+def _parameters(system: EmoTalkerSystem, *prefixes: str) -> list[tuple[str, nn.Parameter]]:
+    """Parameters under a prefix; codes that learn without gradients are not the optimiser's."""
+    by_gradient = system.vqvae.dictionary.learns_by_gradient
+    return [
+        (name, parameter)
+        for name, parameter in system.named_parameters()
+        if name.startswith(prefixes) and (by_gradient or not name.startswith("vqvae.dictionary."))
+    ]
+
+
+def _due(step: int, iterations: int) -> bool:
+    return step % FIGURES_EVERY == FIGURES_EVERY - 1 or step + 1 == iterations
+
+
+def ear_stage(config: EmoTalkerTrain, system: EmoTalkerSystem, clips: Clips) -> Stage:
+    """Emotion and level at every frame, from training voices made to sound like others."""
+    assert system.ear is not None  # the configuration asks for it
+    settings, frames, ear = config.stages.ear, config.data.frames, system.ear
+    context, device = ear.config.context, system.vqvae.mean.device
+    train, tune = _Batches(config, clips.train, 31), _Batches(config, clips.tune, 32)
+
+    def predict(mel: np.ndarray) -> tuple[Tensor, Tensor]:
+        features = ear(torch.from_numpy(mel).to(device))[:, context:-context]
+        return ear.emotion(features), ear.level(features)
+
+    @torch.no_grad()
+    def figures() -> dict[str, float]:
+        places = tune.fixed()
+        logits, _ = predict(np.stack([take.heard(first, frames, context) for take, first in places]))
+        right = logits.mean(1).argmax(-1) == emotions_of(places, device)
+        return {"heard": float(right.float().mean())}
+
+    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        drawn = train.places(step, settings.batch_size)
+        mel = [
+            another_voice(rng, take.heard(first, frames, context), config.data.warp, config.data.bend)
+            for (take, first), rng in drawn
+        ]
+        places = [place for place, _ in drawn]
+        logits, level = predict(np.stack(mel))
+        wanted = emotions_of(places, device)[:, None].expand(-1, logits.shape[1])
+        strength = torch.tensor([take.strength for take, _ in places], device=device)[:, None]
+        total = F.cross_entropy(logits.flatten(0, 1), wanted.flatten())
+        total = total + settings.level_weight * (level - strength).abs().mean()
+        return total, figures() if _due(step, settings.iterations) else {}
+
+    return Stage(name="ear", module=system, trainable=_parameters(system, "ear."), loss=loss, settings=settings)
+
+
+def vqvae_stage(config: EmoTalkerTrain, system: EmoTalkerSystem, clips: Clips) -> Stage:
+    """Stage 1. The codes start from the first batch and move while the loss is computed."""
+    settings: VQStage = config.stages.vqvae
+    frames, vqvae = config.data.frames, system.vqvae
+    train, tune = _Batches(config, clips.train, 33), _Batches(config, clips.tune, 34)
+
+    @torch.no_grad()
+    def figures() -> dict[str, float]:
+        places = tune.fixed()
+        motion = face_of(system, places, frames)
+        coded = vqvae(motion)
+        use = code_use(coded.quantised.indices, config.system.vq.dictionary.codes)
+        right = coded.emotion.argmax(-1) == emotions_of(places, motion.device)
+        return {
+            "error": float(((coded.motion - motion) / vqvae.scale).square().mean()),
+            "perplexity": use.perplexity,
+            "read": float(right.float().mean()),
+        }
+
+    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        places = [place for place, _ in train.places(step, settings.batch_size)]
+        motion = face_of(system, places, frames)
+        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+        coded = vqvae(motion, learn=True, generator=generator)
+        quantised = coded.quantised
+        total = F.smooth_l1_loss(coded.motion / vqvae.scale, motion / vqvae.scale)
+        total = total + settings.commitment * quantised.commitment
+        if vqvae.dictionary.learns_by_gradient:
+            total = total + quantised.codebook
+        if step >= settings.emotion_from * settings.iterations:
+            emotion = F.cross_entropy(coded.emotion, emotions_of(places, motion.device))
+            total = total + settings.emotion_weight * emotion
+        return total, figures() if _due(step, settings.iterations) else {}
+
+    return Stage(name="vqvae", module=system, trainable=_parameters(system, "vqvae."), loss=loss, settings=settings)
+
+
+def transformer_stage(config: EmoTalkerTrain, system: EmoTalkerSystem, clips: Clips) -> Stage:
+    """Stage 2: teacher forcing, part of what is fed back the transformer's own."""
+    settings: TransformerStage = config.stages.transformer
+    frames, vqvae, transformer = config.data.frames, system.vqvae, system.transformer
+    train, tune = _Batches(config, clips.train, 35), _Batches(config, clips.tune, 36)
+    beginnings = round(config.system.transformer.time_period * AUDIO_RATE / config.system.transformer.frames_per_token)
+    literal = config.system.transformer.time == "literal"
+    hearings = Hearings(config, system, clips.train, settings.voices)
+
+    def tokens(motion: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            indices = vqvae.dictionary.nearest(vqvae.encode(motion))
+            return vqvae.dictionary.codes(indices), indices
+
+    @torch.no_grad()
+    def figures() -> dict[str, float]:
+        """Made by itself from the tuning voice alone: distance of its motion to the truth, and the emotion read."""
+        places = tune.fixed()
+        motion = face_of(system, places, frames)
+        made = free_running(system, heard_by(system, places, frames), frames // config.system.vq.rate)
+        right = vqvae.emotion(made).argmax(-1) == emotions_of(places, motion.device)
+        error = (vqvae.decode(made) - motion) / vqvae.scale
+        return {"error": float(error.square().mean()), "read": float(right.float().mean())}
+
+    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        drawn = train.places(step, settings.batch_size)
+        places = [place for place, _ in drawn]
+        motion = face_of(system, places, frames)
+        quantised, indices = tokens(motion)
+        audio = hearings.clips(drawn, frames)
+        first = torch.tensor([0 if literal else int(rng.integers(beginnings)) for _, rng in drawn])
+        fed = quantised
+        if settings.own:
+            with torch.no_grad():
+                own = transformer(audio, quantised, first)
+            chosen = np.stack([rng.random(quantised.shape[1]) < settings.own for _, rng in drawn])
+            fed = torch.where(torch.from_numpy(chosen)[..., None].to(own.device), own, quantised)
+        out = transformer(audio, fed, first)
+        scores = transformer.scores(out, vqvae.dictionary.codes.weight)
+        code = F.cross_entropy(scores.flatten(0, 1), indices.flatten())
+        total = F.mse_loss(out, quantised) + settings.code_weight * code
+        return total, {**(figures() if _due(step, settings.iterations) else {}), "code": float(code.detach())}
+
+    return Stage(
+        name="transformer", module=system, trainable=_parameters(system, "transformer."), loss=loss, settings=settings
+    )
+
+
+@torch.no_grad()
+def free_running(
+    system: EmoTalkerSystem,
+    audio_BTA: Tensor,
+    count: int,
+    choose: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """(B, count, D) tokens that the transformer makes from sound alone, many clips at once.
+
+    ``choose`` is what to feed back for each (B, D); None feeds the output itself.
+    """
+    transformer, stream, made = system.transformer, TokenStream(), []
+    before = transformer.start(audio_BTA)
+    for number in range(count):
+        begin, end = transformer.visible(number, audio_BTA.shape[1])
+        out = transformer.step(stream, before, transformer.memory(audio_BTA[:, begin:end], begin))
+        token = out if choose is None else choose(out)
+        made.append(token)
+        before = transformer.token_in(token)
+    return torch.stack(made, dim=1)
+
+
+def lip_stage(config: EmoTalkerTrain, system: EmoTalkerSystem, clips: Clips) -> Stage:
+    """Stage 3: runs of five frames, with the true expression of each."""
+    settings: LipStage = config.stages.lip
+    train, tune = _Batches(config, clips.train, 37, FRAMES), _Batches(config, clips.tune, 38, FRAMES)
+    lip_columns = system.lip_columns
+    lid = system.face_columns.index(system.space.index["lidL"])
+    device = system.vqvae.mean.device
+
+    def predict(places: Sequence[Place], rest: np.ndarray) -> tuple[Tensor, Tensor]:
+        mel = torch.cat([take.windows(first, FRAMES) for take, first in places]).to(device)
+        face = face_of(system, places, FRAMES).flatten(0, 1)
+        truth = np.concatenate([take.motion[first : first + FRAMES][:, lip_columns] for take, first in places])
+        rests = torch.from_numpy(rest).repeat_interleave(FRAMES, dim=0).to(device)
+        return system.lips(mel, face, rests, face[:, lid]), torch.from_numpy(truth).to(device)
+
+    @torch.no_grad()
+    def figures() -> dict[str, float]:
+        places = tune.fixed(200)
+        out, truth = predict(places, np.zeros((len(places), len(lip_columns)), np.float32))
+        pairs = zip(system.space.lip_names, out.T.cpu().numpy(), truth.T.cpu().numpy(), strict=True)
+        return {name: float(np.corrcoef(a, b)[0, 1]) for name, a, b in pairs}
+
+    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        drawn = train.places(step, settings.batch_size)
+        rest = np.zeros((len(drawn), len(lip_columns)), np.float32)
+        for row, ((take, _), rng) in zip(rest, drawn, strict=True):
+            if rng.random() < settings.rest:
+                row[:] = take.motion[rng.integers(len(take)), lip_columns]
+        out, truth = predict([place for place, _ in drawn], rest)
+        return F.mse_loss(out, truth), figures() if _due(step, settings.iterations) else {}
+
+    return Stage(name="lip", module=system, trainable=_parameters(system, "lip_branch."), loss=loss, settings=settings)
