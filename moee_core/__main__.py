@@ -279,7 +279,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
-def _noted(settings: SamplingSettings) -> dict[str, float]:
+def _noted(settings: SamplingSettings) -> dict[str, Any]:
     """Settings as a report names them."""
     names = ("emotion_guidance", "audio_guidance", "noise_sharing", "seed")
     return {"steps": settings.num_inference_steps} | {name: getattr(settings, name) for name in names}

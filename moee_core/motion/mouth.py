@@ -6,7 +6,6 @@ Shapes (legend for this file): S samples at 16 kHz, T video frames at 25 a secon
 
 from __future__ import annotations
 
-from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,7 @@ QUIET_DB, SPEECH_DB = -34.0, -26.0
 """Below the recording's loud parts: silence under the first, speech over the second, in between a passage."""
 
 
-def load_ear(path: str | PathLike[str] = EMBEDDED) -> SpeechEncoder:
+def load_ear(path: str | Path = EMBEDDED) -> SpeechEncoder:
     """The speech encoder of a checkpoint, on the CPU. Raises ``CheckpointError``."""
     parts, info = load_parts(path)
     ear = SpeechEncoder(info.config.audio.width, info.config.audio.layers, Build())

@@ -120,7 +120,8 @@ class EyePainter:
         self._within = smoothstep(outside, 0.06, 0.02)
         self._arch_even = 4 * share * (1 - share)
         # The lid's fold: as far above the edge as the eye is open, but under the brow.
-        brow_y = np.interp(self._x, *(brow[np.argsort(brow[:, 0]), k] for k in (0, 1))).astype(np.float32)
+        brow = brow[np.argsort(brow[:, 0])]
+        brow_y = np.interp(self._x, brow[:, 0], brow[:, 1]).astype(np.float32)
         crease = np.maximum(self._upper - 0.16, brow_y + 0.06)
         self._crease = np.minimum(crease, self._upper - self._lashes - 0.03)
         self._pixel = np.float32(1.0 / frame.distance)
