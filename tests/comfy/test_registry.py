@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from ..fixtures.host_double import ROOT, VERSIONS, host
+from .test_contract import IDS
 
 PACKED_LIMIT = 30_000_000
 NEEDED = (
@@ -117,6 +118,6 @@ def test_the_pack_loads_however_it_was_installed(
     with host(version, tmp_path, home) as pack:
         extension = asyncio.run(pack.comfy_entrypoint())
         nodes = asyncio.run(extension.get_node_list())
-        assert len(nodes) == 11
+        assert len(nodes) == len(IDS)
         assert all(Path(sys.modules[node.__module__].__file__ or "").is_relative_to(home) for node in nodes)
         assert all(node.define_schema().node_id for node in nodes)
