@@ -30,7 +30,9 @@ pytestmark = [
 ]
 
 
-def test_every_workflow_in_the_browser(tmp_path: Path):
+@pytest.mark.parametrize("script", ["accept", "points"])
+def test_in_the_browser(tmp_path: Path, script: str):
+    """Every workflow from Templates to its video; the editor of Face Points in both node renderers."""
     base = tmp_path / "base"
     for name in ("custom_nodes", "models/moee", "input", "output", "temp", "user"):
         (base / name).mkdir(parents=True)
@@ -48,9 +50,9 @@ def test_every_workflow_in_the_browser(tmp_path: Path):
         try:
             url = f"http://127.0.0.1:{port}"
             wait_for(url)
-            script = ROOT / "tests" / "browser" / "accept.mjs"
+            more = [PACK, str(ROOT / "workflows")] if script == "accept" else []
             run = subprocess.run(
-                ["node", str(script), url, PACK, str(ROOT / "workflows"), str(tmp_path / "pictures")],
+                ["node", str(ROOT / "tests" / "browser" / f"{script}.mjs"), url, *more, str(tmp_path / "pictures")],
                 capture_output=True,
                 text=True,
                 timeout=900,
