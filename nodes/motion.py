@@ -60,7 +60,14 @@ class MotionFromSpeech(io.ComfyNode):
                 io.Audio.Input("audio", tooltip="One voice and little behind it. The motion is as long as this."),
                 io.MultiType.Input(io.String.Input("emotion", default="happy", tooltip=EMOTION_TIP), [Emotion]),
                 io.Float.Input("fps", default=25.0, min=1.0, max=120.0, step=0.01, tooltip="Frames a second."),
-                io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFF, tooltip="Other blinks, looks and sways."),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFF,
+                    control_after_generate=io.ControlAfterGenerate.fixed,
+                    tooltip="Other blinks, looks and sways.",
+                ),
                 io.DynamicCombo.Input(
                     "generator",
                     options=[io.DynamicCombo.Option("process", process)],
