@@ -60,7 +60,7 @@ async function run(limit = 180_000) {
       end: end?.[0] ?? 'nothing',
       message: end?.[1]?.exception_message ?? '',
       refused: JSON.stringify(window.app.lastNodeErrors ?? {}),
-      videos: window.seen.filter(([name, d]) => name === 'executed' && d.output?.animated).length,
+      videos: window.seen.filter(([name, d]) => name === 'executed' && d.output?.animated?.[0]).length,
     };
   });
 }
