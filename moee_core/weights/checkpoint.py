@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..emotion.vocabulary import quote
 from ..errors import CheckpointError
@@ -124,9 +124,9 @@ def load_system(path: str | Path, build: Build = DEFAULT_BUILD) -> tuple[MoEESys
     except (RuntimeError, ValueError) as error:  # sizes that no network can have
         raise CheckpointError(f"{name}: no network can be built from its configuration: {error}") from error
     expected = {key: tuple(value.shape) for key, value in system.state_dict().items()}
-    _check_keys(name, expected, info.shapes)
+    check_keys(name, expected, info.shapes)
     dtype = build.dtype or torch.float32
-    state = {key: value.to(dtype) for key, value in _tensors(path).items()}
+    state = {key: value.to(dtype) for key, value in read_tensors(path).items()}
     system.load_state_dict(state, strict=True)
     return system.eval().requires_grad_(False), info
 
@@ -142,15 +142,16 @@ def load_parts(path: str | Path) -> tuple[dict[str, dict[str, Tensor]], Checkpoi
         system = MoEESystem(info.config, Build(device="meta"))
     except (RuntimeError, ValueError) as error:
         raise CheckpointError(f"{name}: no network can be built from its configuration: {error}") from error
-    _check_keys(name, {key: tuple(value.shape) for key, value in system.state_dict().items()}, info.shapes)
+    check_keys(name, {key: tuple(value.shape) for key, value in system.state_dict().items()}, info.shapes)
     parts: dict[str, dict[str, Tensor]] = {}
-    for key, value in _tensors(path).items():
+    for key, value in read_tensors(path).items():
         part, inside = key.split(".", 1)
         parts.setdefault(part, {})[inside] = value
     return parts, info
 
 
-def _tensors(path: str | Path) -> dict[str, Tensor]:
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Every tensor of a safetensors file. Raises ``CheckpointError`` for a damaged one."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -160,7 +161,8 @@ def _tensors(path: str | Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{Path(path).name} is damaged: {error}; copy or download it again") from error
 
 
-def _check_keys(name: str, expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]) -> None:
+def check_keys(name: str, expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]) -> None:
+    """Raises ``CheckpointError`` unless a file's keys and shapes are exactly those of an architecture."""
     for label, keys in (("is missing", expected.keys() - found.keys()), ("is unknown", found.keys() - expected.keys())):
         if keys:
             raise CheckpointError(f"{name}: {len(keys)} of {len(expected)} tensors do not fit: {min(keys)!r} {label}")
@@ -177,15 +179,28 @@ def save_system(
     dtype: torch.dtype = torch.float16,
 ) -> None:
     """Write atomically: a reader sees the old file or the whole new one."""
+    write_checkpoint(path, ARCHITECTURE, FORMAT, system, system.config, metadata, dtype)
+
+
+def write_checkpoint(
+    path: str | Path,
+    architecture: str,
+    format_: str,
+    module: nn.Module,
+    config: Any,
+    metadata: dict[str, str] | None,
+    dtype: torch.dtype,
+) -> None:
+    """The weights of any architecture with what its loader reads: ``config`` is a dataclass. Atomic."""
     from safetensors.torch import save_file
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    state = {key: value.detach().to("cpu", dtype).contiguous() for key, value in system.state_dict().items()}
+    state = {key: value.detach().to("cpu", dtype).contiguous() for key, value in module.state_dict().items()}
     header = {
-        "architecture": ARCHITECTURE,
-        "format": FORMAT,
-        "config": json.dumps(dataclasses.asdict(system.config)),
+        "architecture": architecture,
+        "format": format_,
+        "config": json.dumps(dataclasses.asdict(config)),
         "licence": "Apache-2.0",
         **(metadata or {}),
     }

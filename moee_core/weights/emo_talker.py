@@ -8,9 +8,7 @@ Raises ``CheckpointError`` naming the file and one offending key; nothing is eve
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +18,7 @@ from ..emotion.vocabulary import quote
 from ..errors import CheckpointError
 from ..ops import DEFAULT_BUILD, Build
 from ..systems.emo_talker import EmoTalkerConfig, EmoTalkerSystem
-from .checkpoint import config_from_dict, read_header
+from .checkpoint import check_keys, config_from_dict, read_header, read_tensors, write_checkpoint
 
 ARCHITECTURE = "emo_talker"
 FORMAT = "1"
@@ -61,9 +59,6 @@ def inspect_emo_talker(path: str | Path) -> EmoTalkerInfo:
 
 def load_emo_talker(path: str | Path, build: Build = DEFAULT_BUILD) -> tuple[EmoTalkerSystem, EmoTalkerInfo]:
     """The networks, in float32 unless ``build.dtype`` says otherwise, in eval mode."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     info = inspect_emo_talker(path)
     name = info.path.name
     try:
@@ -71,18 +66,9 @@ def load_emo_talker(path: str | Path, build: Build = DEFAULT_BUILD) -> tuple[Emo
     except (RuntimeError, ValueError) as error:  # sizes that no network can have
         raise CheckpointError(f"{name}: no network can be built from its configuration: {error}") from error
     expected = {key: tuple(value.shape) for key, value in system.state_dict().items()}
-    for what, keys in (("is missing", expected.keys() - info.shapes), ("is unknown", info.shapes.keys() - expected)):
-        if keys:
-            raise CheckpointError(f"{name}: {len(keys)} tensors do not fit: {min(keys)!r} {what}")
-    for key, shape in expected.items():
-        if info.shapes[key] != shape:
-            raise CheckpointError(f"{name}: {key!r} has shape {info.shapes[key]}, this architecture needs {shape}")
-    try:
-        state = load_file(str(path))
-    except SafetensorError as error:
-        raise CheckpointError(f"{name} is damaged: {error}; copy or download it again") from error
+    check_keys(name, expected, info.shapes)
     dtype = build.dtype or torch.float32
-    system.load_state_dict({key: value.to(dtype) for key, value in state.items()}, strict=True)
+    system.load_state_dict({key: value.to(dtype) for key, value in read_tensors(path).items()}, strict=True)
     return system.eval().requires_grad_(False), info
 
 
@@ -94,24 +80,4 @@ def save_emo_talker(
     dtype: torch.dtype = torch.float16,
 ) -> None:
     """Write atomically: a reader sees the old file or the whole new one."""
-    from safetensors.torch import save_file
-
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    state = {key: value.detach().to("cpu", dtype).contiguous() for key, value in system.state_dict().items()}
-    header = {
-        "architecture": ARCHITECTURE,
-        "format": FORMAT,
-        "config": json.dumps(dataclasses.asdict(system.config)),
-        "licence": "Apache-2.0",
-        **(metadata or {}),
-    }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.touch()
-        mode = temporary.stat().st_mode  # what the user's umask gives; some safetensors releases make it private
-        save_file(state, str(temporary), metadata=header)
-        os.chmod(temporary, mode)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_checkpoint(path, ARCHITECTURE, FORMAT, system, system.config, metadata, dtype)
