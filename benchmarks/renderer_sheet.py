@@ -118,7 +118,7 @@ def main() -> int:
     parser.add_argument("--columns", type=int, default=7)
     parser.add_argument("--cell", type=int, default=280, help="width of a cell in pixels")
     parser.add_argument("--zoom", type=float, default=1.0)
-    parser.add_argument("--folds", type=float, default=RenderSettings().folds)
+    parser.add_argument("--folds", type=float, help="default: by the picture")
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=list(rows()), help="some of the cells")
     parser.add_argument("--measure", action="store_true", help="print the time of a frame")
     parser.add_argument("--out", type=Path, required=True)

@@ -234,28 +234,48 @@ def _emotions(_options: argparse.Namespace) -> int:
 def _inspect(options: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from .weights.checkpoint import inspect_checkpoint
+    from .weights.checkpoint import inspect_checkpoint, read_header
+    from .weights.emo_talker import ARCHITECTURE, inspect_emo_talker
 
-    info = inspect_checkpoint(options.file)
+    if read_header(Path(options.file))[1].get("architecture") == ARCHITECTURE:
+        info = inspect_emo_talker(options.file)
+    else:
+        info = inspect_checkpoint(options.file)
     if options.json:
         body = {"config": asdict(info.config), "metadata": info.metadata, "parameters": info.parameters}
         sys.stdout.write(json.dumps(body, indent=1) + "\n")
         return 0
-    unet = info.config.unet
     dtypes = ", ".join(sorted(set(info.dtypes.values())))
-    picture = f"{info.config.image_size} px, {info.config.fps:g} fps"
     rows = {
         "file": f"{info.path} ({info.path.stat().st_size / 1e6:.2f} MB)",
         "architecture": f"{info.metadata['architecture']}, format {info.metadata['format']}",
         "parameters": f"{info.parameters:,} in {len(info.shapes)} tensors ({dtypes})",
-        "picture": f"{picture}, windows of {info.config.window_frames} frames",
-        "denoiser": f"widths {unet.block_widths}, {unet.experts} experts, {unet.prediction_type}",
+        **_described(info.config),
         "licence": info.metadata.get("licence", "not stated"),
         "data licence": info.metadata.get("data_licence", "not stated"),
         "trained": info.metadata.get("trained", "not stated"),
     }
     sys.stdout.write("\n".join(f"{name + ':':14}{value}" for name, value in rows.items()) + "\n")
     return 0
+
+
+def _described(config: Any) -> dict[str, str]:
+    """What is particular to an architecture."""
+    from .systems.emo_talker import EmoTalkerConfig
+
+    if isinstance(config, EmoTalkerConfig):
+        codes, window = config.vq.dictionary, config.transformer
+        return {
+            "motion": f"space {config.space}, {config.fps:g} fps, a token every {config.vq.rate} frames",
+            "dictionary": f"{codes.codes} codes of {codes.width}",
+            "transformer": f"width {window.width}, {window.layers} layers",
+            "listens": f"{'to HuBERT' if config.ear.source == 'hubert' else 'by itself'}, {config.ear.width} numbers",
+        }
+    unet = config.unet
+    return {
+        "picture": f"{config.image_size} px, {config.fps:g} fps, windows of {config.window_frames} frames",
+        "denoiser": f"widths {unet.block_widths}, {unet.experts} experts, {unet.prediction_type}",
+    }
 
 
 def _evaluate(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""The command line of motions and of the instant renderer: no weights but the small speech encoder.
+"""The command line of motions and of the instant renderer: no weights but small listeners to speech.
 
 ``animate --renderer instant`` makes a motion from the recording (or reads one), finds the face or reads its points,
 and writes the video; ``motion`` makes, plots or describes a motion file.
@@ -40,6 +40,18 @@ def add_instant(parser: argparse.ArgumentParser) -> None:
 
 
 def add_generator(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--generator",
+        choices=("process", "emotalker"),
+        default="process",
+        help="instant: what makes the motion; emotalker hears the emotion in the voice",
+    )
+    parser.add_argument("--emotalker", help="emotalker: a checkpoint (default: the embedded one)")
+    parser.add_argument("--hubert", help="emotalker: a local HuBERT folder, for a checkpoint that listens through it")
+    parser.add_argument(
+        "--mode", choices=("continuous", "snap", "sample"), default="continuous", help="emotalker: how codes are chosen"
+    )
+    parser.add_argument("--temperature", type=float, default=1.0, help="emotalker, mode sample: above 1 is wilder")
     parser.add_argument("--mouth", type=float, default=1.0, help="instant: how far the mouth opens, 0 to 2")
     parser.add_argument("--expressiveness", type=float, default=1.0, help="instant: strength of the expression, 0 to 2")
     parser.add_argument("--head-motion", type=float, default=1.0, help="instant: sway and nods of the head, 0 to 2")
@@ -60,8 +72,16 @@ def add_motion(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_motion)
 
 
-def motion_maker(options: argparse.Namespace) -> tuple[Callable[[Waveform, EmotionTimeline], Motion], dict[str, Any]]:
+Generate = Callable[["Waveform", "EmotionTimeline"], Motion]
+
+
+def motion_maker(options: argparse.Namespace) -> tuple[Generate, dict[str, Any]]:
     """(recording and emotion -> motion, the settings as a report names them)."""
+    if options.generator == "emotalker":
+        return _emotalker_maker(options)
+    for name, default in (("emotalker", None), ("hubert", None), ("mode", "continuous"), ("temperature", 1.0)):
+        if getattr(options, name) != default:
+            raise ValueError(f"--{name} belongs to --generator emotalker; add that, or leave it out")
     from .motion.generate import MotionSettings, speech_motion
     from .motion.mouth import load_ear
 
@@ -77,9 +97,37 @@ def motion_maker(options: argparse.Namespace) -> tuple[Callable[[Waveform, Emoti
     return lambda waveform, emotion: speech_motion(ear, waveform, emotion, fps=options.fps, settings=settings), noted
 
 
+def _emotalker_maker(options: argparse.Namespace) -> tuple[Generate, dict[str, Any]]:
+    """EmoTalker makes the motion from the voice alone; the sliders scale what it made."""
+    from .audio.hubert import load_hubert
+    from .systems.emo_talker import MotionSettings
+    from .weights.emo_talker import EMBEDDED, load_emo_talker
+
+    factors = {"lip": options.mouth, "expression": options.expressiveness, "pose": options.head_motion}
+    for part, amount in factors.items():
+        if not 0.0 <= amount <= 2.0:
+            raise ValueError(f"the factor on {part} must be between 0 and 2, got {amount:g}")
+    settings = MotionSettings(
+        mode=options.mode, temperature=options.temperature, seed=options.seed, blinks_per_minute=options.blinks
+    )
+    system, _ = load_emo_talker(options.emotalker or EMBEDDED)
+    features = load_hubert(options.hubert) if options.hubert else None
+
+    def make(waveform: Waveform, emotion: EmotionTimeline) -> Motion:
+        motion = system.generate(waveform, options.fps, settings, features=features)
+        for part, amount in factors.items():
+            motion = motion.scaled(part, amount) if amount != 1.0 else motion
+        return motion
+
+    noted = {"renderer": "instant", "generator": "emotalker", "fps": options.fps, "scaled": factors}
+    return make, noted | dataclasses.asdict(settings)
+
+
 def _made(options: argparse.Namespace, waveform: Waveform) -> Motion:
     from .emotion.timeline import parse_emotion
 
+    if options.generator == "emotalker" and options.emotion != "neutral":
+        raise ValueError("--generator emotalker hears the emotion in the voice; leave --emotion out, or use process")
     emotion = parse_emotion(options.emotion)
     return motion_maker(options)[0](waveform, emotion)
 

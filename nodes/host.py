@@ -40,6 +40,7 @@ from ..moee_core.networks.reference_net import ReferenceFeatures, ReferenceNet
 from ..moee_core.ops import Build
 from ..moee_core.systems.moee import make_audio_projector, make_speech_encoder
 from ..moee_core.weights.checkpoint import load_parts, state_hash
+from ..moee_core.weights.emo_talker import EMBEDDED as EMBEDDED_EMOTALKER
 from .sockets import EncoderSet
 
 FOLDER = "moee"
@@ -59,15 +60,36 @@ def register_folder() -> None:
 
 
 def checkpoints() -> list[str]:
-    return [EMBEDDED, *(name for name in folder_paths.get_filename_list(FOLDER) if not _is_expert(name))]
+    return [EMBEDDED, *(name for name in folder_paths.get_filename_list(FOLDER) if _kind(name) not in KINDS)]
 
 
-def _is_expert(name: str) -> bool:
-    return Path(name).parts[0] == "experts"
+KINDS = ("experts", "emotalker")
+"""Folders within ``FOLDER`` for files of other kinds than a talking-portrait model."""
+HUBERT = "hubert"
+"""And the one for folders downloaded from the hub."""
+
+
+def _kind(name: str) -> str:
+    return Path(name).parts[0]
 
 
 def expert_files() -> list[str]:
-    return [name for name in folder_paths.get_filename_list(FOLDER) if _is_expert(name)]
+    return [name for name in folder_paths.get_filename_list(FOLDER) if _kind(name) == "experts"]
+
+
+def emotalkers() -> list[str]:
+    return [EMBEDDED, *(name for name in folder_paths.get_filename_list(FOLDER) if _kind(name) == "emotalker")]
+
+
+def emotalker_path(name: str) -> str:
+    return str(EMBEDDED_EMOTALKER) if name == EMBEDDED else folder_paths.get_full_path_or_raise(FOLDER, name)
+
+
+def hubert_folders() -> dict[str, Path]:
+    """Name to folder of every HuBERT in models/moee/hubert."""
+    roots = (Path(root) / HUBERT for root in folder_paths.get_folder_paths(FOLDER))
+    found = (path.parent for root in roots if root.is_dir() for path in sorted(root.glob("*/config.json")))
+    return {path.name: path for path in found}
 
 
 def add_expert(model: Any, path: str, strength: float) -> Any:

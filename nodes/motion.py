@@ -11,12 +11,17 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..moee_core.audio.encoder import SpeechEncoder
+from ..moee_core.audio.hubert import HubertFeatures, load_hubert
 from ..moee_core.emotion.timeline import EmotionTimeline, parse_emotion
 from ..moee_core.motion.coefficients import FACE, Motion
 from ..moee_core.motion.files import read_motion, save_motion
 from ..moee_core.motion.generate import MotionSettings, speech_motion
 from ..moee_core.motion.mouth import load_ear
 from ..moee_core.motion.plot import plot
+from ..moee_core.systems.emo_talker import MODES, EmoTalkerSystem
+from ..moee_core.systems.emo_talker import MotionSettings as EmoTalkerSettings
+from ..moee_core.weights.emo_talker import load_emo_talker
+from . import host
 from .conditions import waveform_of
 from .emotion import problem
 from .sample import EMOTION_TIP
@@ -24,6 +29,7 @@ from .sockets import Emotion, MotionSocket
 
 CATEGORY = "MoEE talking portrait/motion"
 PARTS = ["pose", "lip", "expression", "face", "all"]
+OWN_EAR = "none (the checkpoint's own ear)"
 NO_MOTION = "none (put .npz files into ComfyUI's input folder)"
 
 
@@ -41,14 +47,40 @@ def motion_files() -> list[str]:
 class MotionFromSpeech(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        process = [
-            factor("mouth_amplitude", "How far the mouth opens; 0 keeps it shut."),
-            factor("expressiveness", "How strong emotions and brows are."),
-            factor("head_motion", "How much the head sways and nods; 0 holds it still."),
-            factor("gaze_motion", "How far the eyes wander; 0 looks straight ahead."),
-            io.Float.Input(
-                "blinks_per_minute", default=16.0, min=0.0, max=60.0, step=1.0, tooltip="0 never blinks; people: 10-20."
+        mouth = factor("mouth_amplitude", "How far the mouth opens; 0 keeps it shut.")
+        strength = factor("expressiveness", "How strong emotions and brows are.")
+        head = factor("head_motion", "How much the head sways and nods; 0 holds it still.")
+        blinks = io.Float.Input(
+            "blinks_per_minute", default=16.0, min=0.0, max=60.0, step=1.0, tooltip="0 never blinks; people: 10-20."
+        )
+        gaze = factor("gaze_motion", "How far the eyes wander; 0 looks straight ahead.")
+        found = host.emotalkers()
+        learned = [
+            io.Combo.Input(
+                "checkpoint",
+                options=found,
+                default=found[0],
+                tooltip="The small one that ships with the pack, or a .safetensors file in models/moee/emotalker.",
             ),
+            io.Combo.Input(
+                "hubert",
+                options=[OWN_EAR, *host.hubert_folders()],
+                default=OWN_EAR,
+                tooltip="A HuBERT folder in models/moee/hubert, for a checkpoint that listens through it.",
+            ),
+            io.Combo.Input(
+                "mode",
+                options=list(MODES),
+                default=MODES[0],
+                tooltip="'continuous' is smoothest, 'snap' keeps to learned codes, 'sample' differs with the seed.",
+            ),
+            io.Float.Input(
+                "temperature", default=1.0, min=0.05, max=5.0, step=0.05, tooltip="For 'sample': above 1 is wilder."
+            ),
+            mouth,
+            strength,
+            head,
+            blinks,
         ]
         return io.Schema(
             node_id="MoEEMotionFromSpeech",
@@ -70,8 +102,12 @@ class MotionFromSpeech(io.ComfyNode):
                 ),
                 io.DynamicCombo.Input(
                     "generator",
-                    options=[io.DynamicCombo.Option("process", process)],
-                    tooltip="'process' needs no training: heard mouth, prototypes of emotion, random blinks.",
+                    options=[
+                        io.DynamicCombo.Option("process", [mouth, strength, head, gaze, blinks]),
+                        io.DynamicCombo.Option("emotalker", learned),
+                    ],
+                    tooltip="'process': heard mouth, the emotion you ask for, random blinks. 'emotalker' hears the "
+                    "emotion in the voice and does not use yours.",
                 ),
             ],
             outputs=[MotionSocket.Output(display_name="motion"), io.Int.Output(display_name="frames")],
@@ -84,11 +120,44 @@ class MotionFromSpeech(io.ComfyNode):
 
     @classmethod
     def execute(cls, audio: dict, emotion: Any, fps: float, seed: int, generator: dict) -> io.NodeOutput:
-        timeline = emotion if isinstance(emotion, EmotionTimeline) else parse_emotion(emotion)
-        given = {key: float(value) for key, value in generator.items() if key != "generator"}
-        settings = MotionSettings(seed=seed, **given)
-        motion = speech_motion(_ear(), waveform_of(audio), timeline, fps=fps, settings=settings)
+        given = dict(generator)
+        if given.pop("generator") == "emotalker":
+            motion = _heard(audio, fps, seed, given)
+        else:
+            timeline = emotion if isinstance(emotion, EmotionTimeline) else parse_emotion(emotion)
+            settings = MotionSettings(seed=seed, **{key: float(value) for key, value in given.items()})
+            motion = speech_motion(_ear(), waveform_of(audio), timeline, fps=fps, settings=settings)
         return io.NodeOutput(motion, len(motion))
+
+
+def _heard(audio: dict, fps: float, seed: int, given: dict[str, Any]) -> Motion:
+    """EmoTalker's motion; the sliders scale what it made."""
+    path = host.emotalker_path(given["checkpoint"])
+    system = _emotalker(path, Path(path).stat().st_mtime)
+    features = None if given["hubert"] == OWN_EAR else _hubert(str(host.hubert_folders()[given["hubert"]]))
+    settings = EmoTalkerSettings(
+        mode=given["mode"],
+        temperature=float(given["temperature"]),
+        seed=seed,
+        blinks_per_minute=float(given["blinks_per_minute"]),
+    )
+    motion = system.generate(waveform_of(audio), fps, settings, features=features)
+    sliders = {"lip": "mouth_amplitude", "expression": "expressiveness", "pose": "head_motion"}
+    for part, slider in sliders.items():
+        amount = float(given[slider])
+        motion = motion.scaled(part, amount) if amount != 1.0 else motion
+    return motion
+
+
+@lru_cache(maxsize=1)
+def _emotalker(path: str, _written: float) -> EmoTalkerSystem:
+    """On the CPU: a million and a half parameters that run token after token are faster there."""
+    return load_emo_talker(path)[0]
+
+
+@lru_cache(maxsize=1)
+def _hubert(folder: str) -> HubertFeatures:
+    return load_hubert(folder)
 
 
 @lru_cache(maxsize=1)

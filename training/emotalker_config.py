@@ -23,14 +23,14 @@ STAGES = ("ear", "vqvae", "transformer", "lip")
 class MotionDataConfig:
     """Clips of ``frames`` video frames from the committed speech bank, every mood at three levels.
 
-    ``takes`` limits how many recordings each split has, evenly chosen; 0 is all. ``warp``: how far the ear's training
-    voices are stretched along the frequency axis (natural logarithm), ``bend`` how far their timbre is bent.
+    ``takes`` limits how many recordings each split has, evenly chosen; 0 is all. ``wide_speech`` names the folder of a
+    wider local speech bank, of which ``wide_takes`` utterances are trained on as well: more voices.
     """
 
     frames: int = 96
     takes: int = 0
-    warp: float = 0.14
-    bend: float = 0.3
+    wide_speech: str = ""
+    wide_takes: int = 1600
 
     def __post_init__(self) -> None:
         if self.frames < 4 or self.frames % 4:
@@ -39,10 +39,18 @@ class MotionDataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EarStage(StageConfig):
-    """The listener names emotion (cross-entropy) and level (L1, times ``level_weight``) at every frame."""
+    """The listener names emotion (cross-entropy) and level (L1, times ``level_weight``) at every frame.
 
-    batch_size: int = 16
-    iterations: int = 1500
+    A batch is ``batch_size`` clips of ``frames`` frames each. ``noise``: standard deviation of what is added to the
+    normalised statistics, without which the ear learns its few voices by heart; ``smoothing`` of the labels likewise.
+    """
+
+    batch_size: int = 64
+    iterations: int = 600
+    learning_rate: float = 2e-3
+    frames: int = 8
+    noise: float = 0.7
+    smoothing: float = 0.05
     level_weight: float = 0.5
 
 
@@ -68,14 +76,15 @@ class TransformerStage(StageConfig):
     """Stage 2: MSE to the quantised tokens + ``code_weight`` * cross-entropy of their codes.
 
     ``own``: probability that a token fed back in training is the transformer's own, as it will be in use: fed with
-    the truth alone it copies the expression it is handed and never learns to hear one.
+    the truth alone it copies the expression it is handed and never learns to hear one. ``voice_noise``: standard
+    deviation of the manner, constant in a clip, that is added to the ear's normalised statistics: other voices.
     """
 
     batch_size: int = 32
     iterations: int = 3000
     code_weight: float = 1.0
     own: float = 0.5
-    voices: int = 4
+    voice_noise: float = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)

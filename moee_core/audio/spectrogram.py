@@ -1,4 +1,4 @@
-"""Log-mel spectrograms of other sizes than the speech encoder's: 80 bands for lips and for the emotion of a voice.
+"""The lip branch's log-mel spectrogram: 80 bands.
 
 Shapes: samples (S,) 16 kHz mono in [-1, 1] -> (frames, mels) float32, natural log of mel power scaled to about unit
 range. Frame i is centred on sample hop * i + hop / 2; what lies outside the recording is silence.
@@ -40,8 +40,6 @@ LIP_MEL = MelShape()
 """80 bands at 80 frames a second over 50 ms: SadTalker's and Wav2Lip's shape."""
 LIP_STEPS = 16
 """Frames of ``LIP_MEL`` that one video frame's lips are made from: 0.2 s."""
-EMOTION_MEL = MelShape(hop=320, window=1024)
-"""80 bands at 50 frames a second over 64 ms: low bands narrow enough to see a voice's pitch."""
 
 
 @lru_cache(maxsize=4)
@@ -70,10 +68,6 @@ def spectrogram(samples: Tensor, shape: MelShape, first: int, last: int, gain: f
     blocks = padded.unfold(0, shape.window, shape.hop).split(BLOCK)
     power = [torch.fft.rfft(block * window, shape.fft).abs() ** 2 @ bank for block in blocks]
     return ((torch.cat(power) + FLOOR).log() + 4.0) / 4.0
-
-
-SILENCE = (math.log(FLOOR) + 4.0) / 4.0
-"""What digital silence reads."""
 
 
 def lip_window_start(frame: int, fps: float = 25.0) -> int:

@@ -28,33 +28,37 @@ LASHES = (0.02, 0.10)
 """Least and greatest height of the lashes above the lid's edge, in eye distances."""
 SEARCH_UPPER, SEARCH_LOWER, SEARCH_LASHES = 0.05, 0.03, 0.045
 """How far from where they are expected the edges of lids and lashes are looked for."""
-WIDENING = 0.052
+WIDENING = 0.072
 """How far unit 5 raises the upper lid."""
+PRESSING = 0.055
+"""How far a lowered brow presses the inner half of the lid down."""
 GAZE = (0.11, 0.055)
 """How far the iris goes to the side and up or down."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """What an eye does: closure 0..1, widening, lower lid's rise, gaze x and y in -1..1."""
+    """What an eye does: closure 0..1, widening, lower lid's rise, a frown's weight, gaze x and y in -1..1."""
 
     shut: float
     wide: float
     squint: float
+    press: float
     gaze_x: float
     gaze_y: float
 
     @classmethod
     def of(cls, row: np.ndarray, side: str) -> Look:
         value = {name: float(row[i]) for name, i in FACE.index.items()}
-        units = {name: min(max(value[f"AU{name}"], 0.0), 1.5) for name in ("5", "6", "7", "9")}
+        units = {name: min(max(value[f"AU{name}"], 0.0), 1.5) for name in ("1", "4", "5", "6", "7", "9")}
         shut = min(max(value[f"lid{side}"], 0.0), 1.0)
-        narrowed = 0.20 * units["7"] + 0.10 * units["6"] + 0.10 * units["9"]
+        narrowed = 0.20 * units["7"] + 0.12 * units["6"] + 0.14 * units["9"]
         narrowed = min(0.45, narrowed * (1 - 0.5 * min(units["5"], 1.0)))
         return cls(
             shut=shut + (1 - shut) * narrowed,
             wide=units["5"] * (1 - shut),
-            squint=min(0.45, 0.22 * units["7"] + 0.24 * units["6"] + 0.12 * units["9"]),
+            squint=min(0.55, 0.26 * units["7"] + 0.42 * units["6"] + 0.18 * units["9"]),
+            press=units["4"] * (1 - min(1.0, 1.25 * units["1"])) * (1 - shut),
             gaze_x=min(max(value["gaze_x"], -1.0), 1.0),
             gaze_y=min(max(value["gaze_y"], -1.0), 1.0),
         )
@@ -65,6 +69,7 @@ class Look:
             shut=float(np.clip((self.shut - source.shut) / max(1 - source.shut, 0.05), 0.0, 1.0)),
             wide=max(0.0, self.wide - source.wide),
             squint=max(0.0, self.squint - source.squint),
+            press=max(0.0, self.press - source.press),
             gaze_x=self.gaze_x - source.gaze_x,
             gaze_y=self.gaze_y - source.gaze_y,
         )
@@ -75,7 +80,7 @@ class Look:
 
     @property
     def still(self) -> bool:
-        return max(abs(v) for v in (self.shut, self.wide, self.squint, self.gaze_x, self.gaze_y)) < 2e-3
+        return max(abs(v) for v in dataclasses.astuple(self)) < 2e-3
 
 
 class EyePainter:
@@ -119,6 +124,8 @@ class EyePainter:
         outside = np.maximum(left - self._x, self._x - right)
         self._within = smoothstep(outside, 0.06, 0.02)
         self._arch_even = 4 * share * (1 - share)
+        inner = share if side == "R" else 1 - share  # the person's right is on the picture's left
+        self._arch_inner = self._arch_even * smoothstep(inner, 0.1, 0.8)
         # The lid's fold: as far above the edge as the eye is open, but under the brow.
         brow = brow[np.argsort(brow[:, 0])]
         brow_y = np.interp(self._x, brow[:, 0], brow[:, 1]).astype(np.float32)
@@ -166,6 +173,7 @@ class EyePainter:
         low = self._lower - squint * (self._lower - self._upper) * self._arch_wide
         up = self._upper + np.float32(shut) * (low - self._upper + np.float32(0.006 * shut))
         up = up - np.float32(WIDENING * look.wide) * self._arch_even
+        up = up + np.float32(PRESSING * look.press) * self._arch_inner
         up = np.minimum(up, low + np.float32(0.006))
 
         source, newly = self._lid_sources(up, low, shut)

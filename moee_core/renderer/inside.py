@@ -39,7 +39,7 @@ class InsideMouth:
         light = self._brightness(picture, points, shape)
         self._cavity = np.array(CAVITY, np.float32) * np.clip(light, 0.6, 1.0)
         self._tongue = np.array(TONGUE, np.float32) * np.clip(light, 0.55, 1.0)
-        self._teeth = np.array(TEETH, np.float32) * np.clip(0.25 + 0.75 * light, 0.72, 1.0)
+        self._teeth = np.array(TEETH, np.float32) * np.clip(0.5 + 0.5 * light, 0.86, 1.0)
         self._own = self._own_teeth(picture, aperture, shape) if aperture.any() else None
         self._source = shape.source
 
@@ -112,8 +112,9 @@ class InsideMouth:
             self._paint_lower_teeth(colour, x, y, lips)
         self._paint_upper_teeth(colour, x, y, lips, places)
         # Lips throw a shadow on what is close behind them; the corners of the mouth are dark.
-        shadow = 0.70 + 0.30 * smoothstep(depth_top, 0.0, 0.05)
-        shadow *= 0.55 + 0.45 * smoothstep(sides, 0.0, 0.45)
+        shadow = 0.80 + 0.20 * smoothstep(depth_top, 0.0, 0.04)
+        corner = 0.55 + 0.25 * min(1.0, lips.bared)  # lips drawn back let light in
+        shadow *= corner + (1 - corner) * smoothstep(sides, 0.0, 0.45)
         if self._own is not None:  # light and shadow are in the picture already
             shadow = shadow + (1 - shadow) * self._own_share(lips)
         colour *= shadow
@@ -138,6 +139,11 @@ class InsideMouth:
             inside = looked_up(self._aperture, places) * np.float32(share)
             colour += (own - colour) * inside
 
+    def _arch(self, lips: Lips) -> np.float32:
+        """Half the width of what is seen of a row of teeth: lips drawn wide show more of them."""
+        half = 0.5 * float(lips.corners[1, 0] - lips.corners[0, 0])
+        return np.float32(max(self._half, 0.94 * half))
+
     def _paint_upper_teeth(
         self, colour: np.ndarray, x: np.ndarray, y: np.ndarray, lips: Lips, places: np.ndarray
     ) -> None:
@@ -147,19 +153,19 @@ class InsideMouth:
             share = own[..., 3] * np.float32((1 - 0.8 * lips.rounding) / 255)
             colour += (planes(own) - colour) * share
             return
-        place = (x - self._rest_x) / np.float32(self._half)
+        place = (x - self._rest_x) / self._arch(lips)
         reach = 0.012 + 0.085 * lips.bared
         edge = self._rest_y + reach - 0.05 * place * place
         tooth = (x - self._rest_x) / np.float32(TOOTH_WIDTH)
         gap = np.abs(tooth - np.rint(tooth))
         edge = edge - 0.012 * np.exp(-((gap / 0.09) ** 2))  # rounded corners between neighbours
         share = np.clip((edge - y) / pixel + 0.5, 0, 1) * smoothstep(1.08 - np.abs(place), 0.0, 0.25)
-        shade = 1 - 0.10 * np.exp(-((gap / 0.07) ** 2)) - 0.25 * np.clip(np.abs(place), 0, 1) ** 2
+        shade = 1 - 0.08 * np.exp(-((gap / 0.06) ** 2)) - 0.16 * np.clip(np.abs(place), 0, 1) ** 2
         colour += (self._teeth[:, None, None] * shade - colour) * share
 
     def _paint_lower_teeth(self, colour: np.ndarray, x: np.ndarray, y: np.ndarray, lips: Lips) -> None:
         pixel = np.float32(1.0 / self._frame.distance)
-        place = (x - self._rest_x) / np.float32(self._half)
+        place = (x - self._rest_x) / self._arch(lips)
         edge = self._rest_y + 0.9 * lips.drop + 0.035 + 0.04 * (1 - lips.lower_bared) + 0.03 * place * place
         tooth = (x - self._rest_x) / np.float32(0.75 * TOOTH_WIDTH) + 0.5
         gap = np.abs(tooth - np.rint(tooth))

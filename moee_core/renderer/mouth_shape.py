@@ -79,32 +79,36 @@ def _drive(row: np.ndarray) -> _Drive:
     spread, rounding = max(0.0, width), max(0.0, -width)
     smile = 0.5 * (au["12L"] + au["12R"])
 
-    asked = 0.36 * speech + 0.17 * au["26"] + 0.32 * au["27"] + 0.07 * au["25"]
+    asked = (
+        0.40 * speech + 0.19 * au["26"] + 0.34 * au["27"] + 0.085 * au["25"] * (1 + 0.6 * min(au["20"] + smile, 1.0))
+    )
     asked += 0.04 * teeth * (1 - rounding) + 0.035 * au["10"] * (1 - 0.7 * min(au["17"], 1.0))
     opening = MAX_GAP * (1 - np.exp(-asked / MAX_GAP))
-    opening *= (1 - press) * (1 - 0.6 * min(au["24"], 1.0)) * (1 - 0.25 * min(au["23"], 1.0))
+    silent = max(0.0, 1 - 1.5 * speech)  # lips that are pressed in anger part to speak
+    opening *= (1 - press) * (1 - 0.6 * silent * min(au["24"], 1.0)) * (1 - 0.25 * silent * min(au["23"], 1.0))
     opening *= (1 - 0.2 * rounding) * (1 - 0.15 * min(au["17"], 1.0))
-    drop = 0.19 * speech + 0.13 * au["26"] + 0.26 * au["27"]
+    drop = 0.21 * speech + 0.13 * au["26"] + 0.26 * au["27"]
     drop = MAX_DROP * (1 - np.exp(-drop / MAX_DROP)) * (1 - 0.5 * press)
 
     corners = np.empty((2, 2))
     for i, side in enumerate("RL"):
-        out = 0.125 * au["12" + side] + 0.045 * au["14" + side] + 0.10 * au["20"] + 0.015 * au["10"]
+        out = 0.110 * au["12" + side] + 0.045 * au["14" + side] + 0.14 * au["20"] + 0.015 * au["10"]
         out += (
             0.085 * spread - 0.14 * rounding - 0.035 * au["23"] - 0.03 * au["24"] - 0.02 * au["17"] - 0.012 * au["15"]
         )
         out -= 0.03 * speech + 0.06 * au["27"] + 0.035 * au["26"] * (1 - 0.8 * min(smile + au["20"], 1.0))
-        down = -0.105 * au["12" + side] - 0.018 * au["14" + side] + 0.085 * au["15"] + 0.02 * au["20"]
+        down = -0.105 * au["12" + side] - 0.018 * au["14" + side] + 0.105 * au["15"] + 0.035 * au["20"]
         down += 0.012 * au["17"] - 0.015 * au["10"] + 0.28 * opening * (1 - 0.55 * min(smile, 1.0))
         corners[i] = out, down
-    middle = 0.015 * smile - 0.045 * au["17"] - 0.012 * au["15"] - 0.035 * au["10"] - 0.02 * au["9"]
-    thin = 0.30 * au["23"] + 0.45 * au["24"] + 0.55 * press + 0.10 * min(smile, 1.2) + 0.10 * au["20"] + 0.08 * spread
+    middle = 0.015 * smile - 0.022 * au["17"] - 0.012 * au["15"] - 0.010 * au["10"]
+    thin = 0.30 * au["23"] + 0.45 * au["24"] * (0.4 + 0.6 * silent) + 0.55 * press + 0.10 * au["20"] + 0.08 * spread
     fuller = 1 + 0.22 * rounding
-    bared = max(teeth, 0.95 * min(smile, 1.0), 0.85 * min(au["20"], 1.0), min(au["10"], 1.0), 0.35 * min(speech, 1.0))
+    tensed = min(au["10"], 1.0) * (1 - 0.8 * min(au["17"], 1.0))  # a raised chin covers what a raised lip would show
+    bared = max(teeth, 0.95 * min(smile, 1.0), 0.85 * min(au["20"], 1.0), tensed, 0.35 * min(speech, 1.0))
     return _Drive(
         corners=corners,
         middle=middle,
-        upper_lift=0.055 * au["10"] + 0.03 * au["9"] + 0.012 * teeth * (1 - press),
+        upper_lift=0.075 * au["10"] + 0.035 * au["9"] + 0.012 * teeth * (1 - press),
         opening=float(opening),
         asked=asked,
         drop=float(drop - 0.03 * min(au["17"], 1.0)),

@@ -51,14 +51,14 @@ class Shading:
             maps[name] -= depth * np.exp(-(((face - place) / radii) ** 2).sum(axis=1))
 
         brows = 0.5 * (at["brow_R_inner"] + at["brow_L_inner"])
-        for height, depth in ((0.24, 0.11), (0.36, 0.09)):
+        for height, depth in ((0.24, 0.22), (0.36, 0.18)):
             line = [brows + _by(x, -height - 0.02 * (1 - (x / 0.45) ** 2)) for x in np.linspace(-0.45, 0.45, 7)]
             stroke("1", line, 0.026, depth)
         for side, sign in (("R", -1.0), ("L", 1.0)):
             inner, middle = at[f"brow_{side}_inner"], at[f"brow_{side}_middle"]
             outer_eye, lower = at[f"eye_{side}_outer"], at[f"eye_{side}_lower"]
             ala, corner = at[f"nose_{side}_ala"], at[f"mouth_{side}"]
-            stroke("2", [middle + _by(sign * d, -0.25 + 0.25 * (d - 0.05) ** 2) for d in (-0.2, 0.0, 0.2)], 0.028, 0.07)
+            stroke("2", [middle + _by(sign * d, -0.25 + 0.25 * (d - 0.05) ** 2) for d in (-0.2, 0.0, 0.2)], 0.028, 0.12)
             between = brows + _by(sign * 0.4 * abs(inner[0] - brows[0]), 0.0)
             stroke(
                 "4",
@@ -68,17 +68,17 @@ class Shading:
                     between + _by(0, 0.10),
                 ],
                 0.026,
-                0.24,
+                0.38,
             )
-            spot("4", inner + _by(0, 0.09), (0.14, 0.06), 0.10)
+            spot("4", inner + _by(0, 0.09), (0.14, 0.06), 0.16)
             nose_side = 0.55 * at["nose_tip"] + 0.45 * brows
-            stroke("9", [nose_side + _by(sign * 0.05, -0.1), nose_side + _by(sign * 0.13, 0.0)], 0.028, 0.14)
-            stroke("9", [nose_side + _by(sign * 0.07, 0.0), nose_side + _by(sign * 0.15, 0.08)], 0.026, 0.10)
+            stroke("9", [nose_side + _by(sign * 0.05, -0.1), nose_side + _by(sign * 0.13, 0.0)], 0.024, 0.42)
+            stroke("9", [nose_side + _by(sign * 0.07, 0.0), nose_side + _by(sign * 0.15, 0.08)], 0.024, 0.34)
             low = corner + _by(sign * 0.125, -0.01)
             bow = 0.5 * (ala + low) + _by(sign * 0.055, -0.02)
             fold = [ala + _by(sign * 0.05, -0.05), bow, low]
-            for name, depth in ((f"12{side}", 0.13), ("10", 0.15), ("9", 0.11)):
-                stroke(name, fold, 0.040, depth)
+            for name, depth in ((f"12{side}", 0.26), ("10", 0.20), ("9", 0.17)):
+                stroke(name, fold, 0.032, depth)
             spot(f"12{side}", 0.5 * (lower + corner) + _by(sign * 0.13, -0.06), (0.16, 0.11), -0.06)
             dent = corner + _by(sign * 0.06, 0.0)
             stroke(
@@ -87,35 +87,35 @@ class Shading:
                 0.028,
                 0.20,
             )
-            stroke("15", [corner + _by(sign * 0.03, 0.03), corner + _by(sign * 0.08, 0.15)], 0.036, 0.12)
+            stroke("15", [corner + _by(sign * 0.03, 0.03), corner + _by(sign * 0.08, 0.15)], 0.036, 0.17)
             stroke(
                 "20",
                 [corner + _by(sign * 0.09, -0.07), corner + _by(sign * 0.12, 0.0), corner + _by(sign * 0.09, 0.08)],
                 0.030,
-                0.10,
+                0.15,
             )
             bag = [lower + _by(sign * d, 0.10 - 0.6 * d * d) for d in (-0.17, 0.0, 0.17)]
-            stroke("6", bag, 0.030, 0.10)
+            stroke("6", bag, 0.026, 0.34)
             spot("6", lower + _by(sign * 0.05, 0.24), (0.2, 0.08), -0.05)
-            stroke("7", [point - [0, 0.03] for point in bag], 0.024, 0.07)
+            stroke("7", [point - [0, 0.03] for point in bag], 0.024, 0.18)
             for rise in (-0.05, 0.03):
                 stroke(
                     "6",
                     [outer_eye + _by(sign * 0.05, rise * 0.4), outer_eye + _by(sign * 0.16, rise)],
                     0.018,
-                    0.09,
+                    0.22,
                 )
         boss = 0.5 * (at["lip_lower_outer_M"] + at["chin"])
-        spot("17", boss + _by(0, -0.03), (0.17, 0.075), 0.09)
+        spot("17", boss + _by(0, -0.03), (0.17, 0.075), 0.13)
         spot("17", boss + _by(0, 0.06), (0.12, 0.05), -0.05)
         stack = [maps[name].reshape(grid.rows, grid.columns) for name in MAPS]
         self._maps = np.stack(stack).astype(np.float32)
         self._columns = [FACE.index[f"AU{name}"] for name in MAPS]
-        self._source = np.clip(points.source_row()[self._columns], 0, 1.2)
+        self._source = np.clip(points.source_row()[self._columns], 0, 1.5)
 
     def factors(self, row: np.ndarray) -> np.ndarray | None:
         """(h, w) float32 factors of brightness; None when all are one."""
-        weights = np.clip(np.clip(row[self._columns], 0, 1.2) - self._source, 0, None) * self._strength
+        weights = np.clip(np.clip(row[self._columns], 0, 1.5) - self._source, 0, None) * self._strength
         if weights.max() < 0.01:
             return None
-        return 1 + np.clip(np.einsum("k,khw->hw", weights.astype(np.float32), self._maps), -0.4, 0.3)
+        return 1 + np.clip(np.einsum("k,khw->hw", weights.astype(np.float32), self._maps), -0.55, 0.3)

@@ -21,6 +21,8 @@ from ..systems.emo_talker import EmoTalkerConfig, EmoTalkerSystem
 from .checkpoint import check_keys, config_from_dict, read_header, read_tensors, write_checkpoint
 
 ARCHITECTURE = "emo_talker"
+EMBEDDED = Path(__file__).parents[1] / "assets" / "emotalker.safetensors"
+"""The small one that ships."""
 FORMAT = "1"
 
 
@@ -32,6 +34,7 @@ class EmoTalkerInfo:
     config: EmoTalkerConfig
     metadata: dict[str, str]
     shapes: dict[str, tuple[int, ...]]
+    dtypes: dict[str, str]
 
     @property
     def parameters(self) -> int:
@@ -52,9 +55,10 @@ def inspect_emo_talker(path: str | Path) -> EmoTalkerInfo:
     try:
         config = config_from_dict(EmoTalkerConfig, json.loads(metadata["config"]))
         shapes = {key: tuple(entry["shape"]) for key, entry in header.items()}
+        dtypes = {key: str(entry["dtype"]) for key, entry in header.items()}
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path.name}: its metadata cannot be used: {quote(error, 160)}") from error
-    return EmoTalkerInfo(path=path, config=config, metadata=metadata, shapes=shapes)
+    return EmoTalkerInfo(path=path, config=config, metadata=metadata, shapes=shapes, dtypes=dtypes)
 
 
 def load_emo_talker(path: str | Path, build: Build = DEFAULT_BUILD) -> tuple[EmoTalkerSystem, EmoTalkerInfo]:

@@ -13,11 +13,12 @@ import torch
 from torch import nn
 
 from moee_core.__main__ import main
-from moee_core.audio.emotion_ear import EmotionEar, EmotionEarConfig
+from moee_core.audio import prosody
+from moee_core.audio.emotion_ear import STATISTICS, SWING_RATES, EmotionEar, EmotionEarConfig, described
 from moee_core.audio.emotion_features import FeatureReader
 from moee_core.audio.hubert import load_hubert
 from moee_core.audio.read import Waveform
-from moee_core.audio.spectrogram import EMOTION_MEL, LIP_MEL, lip_window_start, lip_windows, spectrogram
+from moee_core.audio.spectrogram import LIP_MEL, lip_window_start, lip_windows, spectrogram
 from moee_core.emotion.dictionary import DictionaryConfig
 from moee_core.errors import CheckpointError
 from moee_core.motion.coefficients import FACE, SADTALKER, MotionError, still
@@ -40,7 +41,7 @@ TINY_VQ = MotionVQConfig(width=8, depth=2, dictionary=DictionaryConfig(codes=12,
 TINY_TRANSFORMER = MotionTransformerConfig(width=16, layers=2, heads=2, hidden=16, window=5)
 TINY = EmoTalkerConfig(
     space="face",
-    ear=EmotionEarConfig(width=8, layers=3),
+    ear=EmotionEarConfig(width=8, pool=10),
     vq=TINY_VQ,
     transformer=TINY_TRANSFORMER,
     lip=LipBranchConfig(widths=(8, 8, 8, 8), audio_width=16),
@@ -256,14 +257,88 @@ def test_a_lip_window_is_a_fifth_of_a_second_around_its_frame():
 
 def test_a_spectrogram_may_be_read_in_pieces_and_beyond_its_ends():
     samples = torch.from_numpy(sound(1.0).samples[0])
-    whole = spectrogram(samples, EMOTION_MEL, -5, 60)
-    pieces = [spectrogram(samples, EMOTION_MEL, a, b) for a, b in ((-5, 3), (3, 40), (40, 60))]
+    whole = spectrogram(samples, LIP_MEL, -5, 60)
+    pieces = [spectrogram(samples, LIP_MEL, a, b) for a, b in ((-5, 3), (3, 40), (40, 60))]
     torch.testing.assert_close(torch.cat(pieces), whole)
-    assert float(whole[-3:].std()) < 1e-6
+    assert float(spectrogram(samples, LIP_MEL, 90, 95).std()) < 1e-6
+
+
+def random_ear() -> EmotionEar:
+    torch.manual_seed(3)
+    return EmotionEar(EmotionEarConfig(width=8, pool=20), DEFAULT_BUILD).eval().requires_grad_(False)
+
+
+def voice(hertz: float, seconds: float = 3.0, **changes: float) -> torch.Tensor:
+    """A buzz at ``hertz``; ``creak`` weakens every second pulse, ``breath`` adds noise, ``swing`` moves the pitch at
+    ``rate`` times a second by so many octaves, ``rise`` by so many octaves a second."""
+    time = torch.arange(round(seconds * 16000)) / 16000
+    octaves = changes.get("rise", 0.0) * time
+    octaves = octaves + changes.get("swing", 0.0) * torch.sin(2 * math.pi * changes.get("rate", 3.0) * time)
+    phase = torch.cumsum(hertz * 2**octaves / 16000, 0)
+    pulses = torch.diff(phase.floor(), prepend=torch.zeros(1)).clamp(0, 1)
+    pulses = pulses * (1 - changes.get("creak", 0.0) * (phase.floor() % 2))
+    ring = torch.exp(-torch.arange(400) / 60.0) * torch.cos(torch.arange(400) * 0.28)
+    sound = nn.functional.conv1d(pulses[None, None], ring.flip(0)[None, None], padding=399)[0, 0, : len(time)]
+    noise = torch.randn(len(time), generator=torch.Generator().manual_seed(0))
+    return 0.1 * sound / sound.std() + changes.get("breath", 0.0) * 0.1 * noise
+
+
+@pytest.mark.parametrize("hertz", [90.0, 140.0, 230.0])
+def test_pitch_is_read_to_a_hundredth_of_an_octave(hertz: float):
+    raw = prosody.descriptors(voice(hertz), 10, 140)
+    assert raw[:, 1].mean() == 1.0, "voiced throughout"
+    assert (raw[:, 0] - math.log2(hertz / 120)).abs().max() < 0.015
+
+
+def test_silence_reads_as_silence_inside_and_outside_of_a_recording():
+    for first, last in ((0, 5), (-9, -4), (300, 305)):
+        raw = prosody.descriptors(torch.zeros(8000), first, last)
+        torch.testing.assert_close(raw, torch.tensor(prosody.SILENCE).expand(5, -1))
+
+
+def test_creak_doubles_the_period_and_breath_fills_the_upper_bands():
+    names = prosody.DESCRIPTORS
+    plain, creaky, breathy = (
+        prosody.descriptors(voice(140.0, **change), 20, 130).mean(0) for change in ({}, {"creak": 0.5}, {"breath": 0.3})
+    )
+    assert plain[names.index("r1")] > 0.95
+    assert creaky[names.index("pitch")] == pytest.approx(float(plain[names.index("pitch")]) - 1, abs=0.02)
+    assert breathy[names.index("high")] < plain[names.index("high")] - 0.3
+    assert breathy[names.index("low")] > breathy[names.index("high")] + 0.2
+    assert breathy[names.index("high_db")] > plain[names.index("high_db")] + 0.5
+
+
+def test_contours_know_the_melody_and_not_the_voice():
+    """An octave higher and twice as loud, the same melody has the same contours; its slope is in octaves a second."""
+    low, high = (prosody.descriptors(voice(hertz, rise=0.2), -200, 350) for hertz in (100.0, 200.0))
+    louder = prosody.descriptors(2 * voice(100.0, rise=0.2), -200, 350)
+    one, two, three = (prosody.contours(raw[None])[0, 260:290] for raw in (low, high, louder))
+    torch.testing.assert_close(one[:, [0, 12]], two[:, [0, 12]], atol=0.05, rtol=0)
+    torch.testing.assert_close(one, three, atol=2e-2, rtol=0)
+    assert one[:, 13].mean() == pytest.approx(0.2, abs=0.02)
+    assert one[:, 14].mean() == pytest.approx(0.2, abs=0.02)
+
+
+@pytest.mark.parametrize("rate", SWING_RATES[1:])
+def test_the_ear_measures_swings_of_the_pitch_at_their_own_rate(rate: float):
+    raw = prosody.descriptors(voice(120.0, 4.0, swing=0.1, rate=rate), -300, 500)[None]
+    strong = described(raw, 60)[0, 400, : len(SWING_RATES)]
+    assert SWING_RATES[int(strong.argmax())] == rate
+    assert described(raw, 60).shape[-1] == STATISTICS
+
+
+def test_the_ear_of_a_checkpoint_is_normalised_by_its_own_range():
+    ear = random_ear()
+    rows = torch.randn(200, STATISTICS) * 3 + 5
+    ear.set_range(rows)
+    normal = ear.normalised(rows)
+    torch.testing.assert_close(normal.mean(0), torch.zeros(STATISTICS), atol=1e-4, rtol=0)
+    torch.testing.assert_close(normal.std(0), torch.ones(STATISTICS), atol=1e-4, rtol=0)
+    assert {"mean", "scale"} <= set(ear.state_dict())
 
 
 def test_the_ear_hears_in_chunks_what_it_hears_in_one_pass():
-    ear = EmotionEar(EmotionEarConfig(width=8, layers=4), DEFAULT_BUILD).eval().requires_grad_(False)
+    ear = random_ear().eval().requires_grad_(False)
     samples = torch.from_numpy(sound(3.0).samples[0])
     readers = [FeatureReader(ear, samples, chunk) for chunk in (1000, 17)]
     whole = readers[0].read(0, 150)
@@ -468,8 +543,12 @@ def test_a_checkpoint_is_one_strict_file(tmp_path: Path, capsys: pytest.CaptureF
     for key, value in system.state_dict().items():
         assert torch.equal(loaded.state_dict()[key], value), key
     np.testing.assert_array_equal(loaded.generate(sound(1.0)).values, system.generate(sound(1.0)).values)
-    assert main(["inspect", str(path)]) == 2
-    assert "architecture 'emo_talker'" in capsys.readouterr().err
+    assert main(["inspect", str(path)]) == 0
+    shown = capsys.readouterr().out
+    assert "architecture: emo_talker, format 1" in shown
+    assert "listens:      by itself, 8 numbers" in shown
+    assert main(["inspect", "--json", str(path)]) == 0
+    assert json.loads(capsys.readouterr().out)["config"]["ear"]["pool"] == 10
 
 
 def test_a_file_that_does_not_fit_is_refused_by_name(tmp_path: Path):

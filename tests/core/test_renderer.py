@@ -17,6 +17,7 @@ from moee_core.renderer.instant import InstantRenderer, RenderSettings
 from moee_core.renderer.mouth_shape import MouthShape
 from moee_core.renderer.points import FacePoints, PointsError
 from moee_core.renderer.protocol import FaceRenderer
+from moee_core.renderer.style import drawn_share
 from training.face_world.points import face_points
 from training.face_world.render import render
 from training.face_world.rig import FaceState, action_unit_vector
@@ -271,8 +272,16 @@ def test_transparency_cuts_out_the_head_and_lies_on_grey():
 
 def test_strength_scales_the_expression_but_not_the_pose():
     half = InstantRenderer(*drawn(), RenderSettings(strength=0.5))
-    whole = renderer()
+    whole = InstantRenderer(*drawn(), RenderSettings(strength=1.0))
     assert psnr(half.render(row(AU26=0.8, yaw=0.1)), whole.render(row(AU26=0.4, yaw=0.1))) > 45
+
+
+def test_more_strength_raises_what_the_picture_does_not_show_and_leaves_the_jaw_to_speech():
+    strong, plain = (InstantRenderer(*drawn(), RenderSettings(strength=value)) for value in (2.0, 1.0))
+    assert psnr(strong.render(row(AU1=0.4, yaw=0.1)), plain.render(row(AU1=0.8, yaw=0.1))) > 45
+    assert psnr(strong.render(row(AU1=0.4)), plain.render(row(AU1=0.4))) < 40
+    np.testing.assert_array_equal(strong.render(row(AU26=0.4, open=0.5)), plain.render(row(AU26=0.4, open=0.5)))
+    np.testing.assert_array_equal(strong.render(row(lidL=0.4, gaze_x=0.3)), plain.render(row(lidL=0.4, gaze_x=0.3)))
 
 
 def test_frames_follow_a_motion_and_are_made_when_asked_for():
@@ -300,3 +309,16 @@ def test_what_does_not_fit_is_refused():
         renderer().frames(Motion(values=np.zeros((2, 70)), fps=25, space=SADTALKER))
     with pytest.raises(ValueError, match="folds must be 0 to"):
         RenderSettings(folds=-1)
+
+
+def test_drawn_faces_are_told_from_textured_ones_and_given_stronger_expressions():
+    portrait, at = painting()
+    assert drawn_share(portrait, at) < 0.2
+    cartoon_picture, cartoon_points = cartoon()
+    assert drawn_share(cartoon_picture, cartoon_points) > 0.9
+    assert RenderSettings().on(portrait, at) == (1.0, 0.5)
+    assert RenderSettings().on(cartoon_picture, cartoon_points) == (1.5, 1.0)
+    assert RenderSettings(strength=0.7, folds=0.0).on(cartoon_picture, cartoon_points) == (0.7, 0.0)
+    assert RenderSettings(strength=0.7).on(cartoon_picture, cartoon_points) == (0.7, 1.0)
+    noisy = np.clip(cartoon_picture + np.random.default_rng(0).normal(0, 8, cartoon_picture.shape), 0, 255)
+    assert drawn_share(noisy.astype(np.uint8), cartoon_points) == 0.0

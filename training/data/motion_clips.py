@@ -3,9 +3,11 @@
 A *take* is two utterances of one voice in one mood, one after the other, at one of three levels (``vocal_mood.py``);
 somebody of the face world performs them with the same emotion at the same strength. Voices, sentences and people of
 one split never appear in another. The eighth emotion, contempt, is made from neutral speech; neutral has one level.
+With a wider local speech bank (``wide_speech.py``) training also has takes of one of its utterances each.
 
-Shapes (legend for this file): F frames at 25 per second, T = 2 F at 50, M mel bands, P mel frames at 80 per second
-    motion (F, 34) in FACE, the head's pose relative to the portrait's; emotion_mel (T, M), lip_mel (P, M)
+Shapes (legend for this file): F frames at 25 per second, T = 2 F at 50, C descriptors of a voice, M mel bands, P mel
+frames at 80 per second
+    motion (F, 34) in FACE, the head's pose relative to the portrait's; voice (T, C) descriptors, lip_mel (P, M)
 
 Takes are made once and kept as ``motion-HASH/SPLIT.npz`` under the hash of everything that shapes them.
 """
@@ -24,16 +26,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from moee_core.audio import prosody
 from moee_core.audio.mel import SAMPLE_RATE, level_gain
-from moee_core.audio.spectrogram import (
-    EMOTION_MEL,
-    LIP_MEL,
-    LIP_STEPS,
-    SILENCE,
-    lip_window_start,
-    lip_windows,
-    spectrogram,
-)
+from moee_core.audio.spectrogram import LIP_MEL, LIP_STEPS, lip_window_start, lip_windows, spectrogram
 from moee_core.emotion.vocabulary import LABELS
 from training.data.clips import source_hash
 from training.data.vocal_mood import LEVELS, Phonemes, change_for, said_again
@@ -64,7 +59,7 @@ class Take:
     level: int
     person: int
     motion: np.ndarray
-    emotion_mel: np.ndarray
+    voice: np.ndarray
     lip_mel: np.ndarray
 
     def __len__(self) -> int:
@@ -76,11 +71,12 @@ class Take:
         return LEVELS[self.level - 1] if self.level else 0.0
 
     def heard(self, first: int, frames: int, context: int) -> np.ndarray:
-        """(2 frames + 2 context, M): what an ear needs for video frames ``first`` .. ``first + frames - 1``."""
+        """(2 frames + 2 context, C): what an ear needs for video frames ``first`` .. ``first + frames - 1``."""
         begin, end = 2 * first - context, 2 * (first + frames) + context
-        inside = self.emotion_mel[max(0, begin) : end]
-        pad = (max(0, -begin), max(0, end - len(self.emotion_mel)))
-        return np.pad(inside.astype(np.float32), (pad, (0, 0)), constant_values=SILENCE)
+        inside = self.voice[max(0, begin) : end].astype(np.float32)
+        quiet = np.array(prosody.SILENCE, np.float32)[None]
+        before, after = max(0, -begin), max(0, end - len(self.voice))
+        return np.concatenate([quiet.repeat(before, axis=0), inside, quiet.repeat(after, axis=0)])
 
     def windows(self, first: int, frames: int) -> torch.Tensor:
         """(frames, M, 16) lip windows."""
@@ -104,21 +100,29 @@ def _hash(config: MotionDataConfig, seed: int) -> str:
     digest = hashlib.sha256(source_hash().encode())
     for path in (
         core / "audio" / "spectrogram.py",
+        core / "audio" / "prosody.py",
         core / "motion" / "coefficients.py",
         root / "data" / "motion_clips.py",
         root / "data" / "vocal_mood.py",
     ):
         digest.update(path.read_bytes())
     digest.update(json.dumps([config.frames, config.takes, seed]).encode())
+    if config.wide_speech:
+        index = Path(config.wide_speech, "index.json")
+        digest.update(json.dumps([config.wide_takes]).encode() + (index.read_bytes() if index.exists() else b""))
     return digest.hexdigest()[:16]
 
 
-def plan(utterances: Sequence[Utterance], takes: int = 0) -> list[tuple[tuple[int, int], str, int]]:
-    """((first, second utterance), emotion, level) of every take of a split; ``takes`` above 0 chooses so many."""
+Planned = tuple[tuple[int, ...], str, int]
+"""Numbers of the utterances, emotion, level."""
+
+
+def plan(utterances: Sequence[Utterance], takes: int = 0) -> list[Planned]:
+    """Every take of a split: pairs of utterances; ``takes`` above 0 chooses so many."""
     alike: dict[tuple[str, str], list[int]] = {}
     for number, utterance in enumerate(utterances):
         alike.setdefault((utterance.voice, utterance.mood), []).append(number)
-    everything: list[tuple[tuple[int, int], str, int]] = []
+    everything: list[Planned] = []
     for numbers in alike.values():
         for place, first in enumerate(numbers):
             pair = (first, numbers[(place + 1) % len(numbers)])
@@ -137,6 +141,12 @@ def plan(utterances: Sequence[Utterance], takes: int = 0) -> list[tuple[tuple[in
     return everything
 
 
+def plan_wide(first: int, count: int) -> list[Planned]:
+    """``count`` takes of one utterance each, from number ``first`` on, with every emotion and level in turn."""
+    places = ((turn % len(LABELS), turn // len(LABELS) % len(LEVELS)) for turn in range(count))
+    return [((first + turn,), LABELS[e], 1 + level if e else 0) for turn, (e, level) in enumerate(places)]
+
+
 def make_takes(config: MotionDataConfig, seed: int, split: str) -> Iterator[Take]:
     """The takes of a split, one by one."""
     from training.face_world import performance as world
@@ -145,7 +155,14 @@ def make_takes(config: MotionDataConfig, seed: int, split: str) -> Iterator[Take
     from training.face_world.splits import person, split_rng
 
     utterances = load_speech(split)
-    for number, (pair, emotion, level) in enumerate(plan(utterances, config.takes)):
+    planned = plan(utterances, config.takes)
+    if config.wide_speech and split == "train":
+        from training.data import wide_speech
+
+        wide = wide_speech.load(Path(config.wide_speech))[: config.wide_takes]
+        planned += plan_wide(len(utterances), len(wide))
+        utterances = [*utterances, *wide]
+    for number, (pair, emotion, level) in enumerate(planned):
         strength = LEVELS[level - 1] if level else 0.0
         rng = split_rng(split, number, purpose=PURPOSE + seed)
         parts = []
@@ -170,7 +187,7 @@ def make_takes(config: MotionDataConfig, seed: int, split: str) -> Iterator[Take
             level=level,
             person=number,
             motion=face_motion(act).values,
-            emotion_mel=spectrogram(sound, EMOTION_MEL, 0, 2 * frames, gain).numpy().astype(np.float16),
+            voice=prosody.descriptors(sound, 0, 2 * frames, gain).numpy().astype(np.float16),
             lip_mel=spectrogram(sound, LIP_MEL, LIP_OFFSET, last, gain).numpy().astype(np.float16),
         )
 
@@ -191,7 +208,7 @@ def _joined(parts: list[tuple[np.ndarray, Phonemes]]) -> tuple[np.ndarray, Phone
     return np.concatenate(pieces), tuple(phonemes)
 
 
-ARRAYS = ("motion", "emotion_mel", "lip_mel")
+ARRAYS = ("motion", "voice", "lip_mel")
 
 
 def _write(path: Path, takes: list[Take]) -> None:
@@ -217,7 +234,7 @@ def _read(path: Path) -> list[Take]:
             level=level,
             person=person,
             motion=parts["motion"][number],
-            emotion_mel=parts["emotion_mel"][number],
+            voice=parts["voice"][number],
             lip_mel=parts["lip_mel"][number],
         )
         for number, (key, emotion, level, person) in enumerate(about)
@@ -240,16 +257,3 @@ class TakeDraw:
         cell = levels[rng.integers(len(levels))]
         take = self.takes[cell[rng.integers(len(cell))]]
         return take, int(rng.integers(0, len(take) - self.frames + 1))
-
-
-def another_voice(rng: np.random.Generator, mel: np.ndarray, warp: float, bend: float) -> np.ndarray:
-    """(T, M): the mel axis stretched (another pitch and vocal tract), the spectrum bent smoothly, some noise below."""
-    bands = np.arange(mel.shape[1])
-    source = np.clip((bands + 16) * float(np.exp(rng.uniform(-warp, warp))) - 16, 0, len(bands) - 1)
-    low = np.minimum(source.astype(int), len(bands) - 2)
-    part = (source - low).astype(np.float32)
-    moved = mel[:, low] * (1 - part) + mel[:, low + 1] * part
-    knots = rng.normal(0.0, bend, 6)
-    moved = moved + np.interp(bands, np.linspace(0, len(bands) - 1, len(knots)), knots)
-    floor = rng.uniform(SILENCE, SILENCE + 1.0)
-    return (np.logaddexp(4 * moved, 4 * floor) / 4).astype(np.float32)

@@ -2,8 +2,8 @@
 
 The bank says every mood at full strength and knows no contempt. Here an utterance is said again with other pitch,
 liveliness, tempo, loudness and brightness: a mood at level l is the style of ``build_speech`` to the power l, so from
-the bank's full mood it is style^(l - 1), and contempt is its own style^l on a neutral utterance. Everything is said
-again, also what does not change, so that the method's traces tell nothing about the emotion.
+the bank's full mood it is style^(l - 1), and contempt is a style of its own. Everything is said again, also what does
+not change, so that the method's traces tell nothing about the emotion.
 
 Pitch, tempo and brightness of a voice one has never heard before say little about its mood: other voices are as high,
 as quick, as lively when they are calm. What people hear across voices is in how a voice moves and sounds (Juslin and
@@ -17,7 +17,6 @@ Method: TD-PSOLA (pitch-synchronous overlap-add); pitch by autocorrelation.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -98,16 +97,12 @@ def bank_style(mood: str) -> Voice:
 
 
 def change_for(mood: str, emotion: str, level: float) -> Voice:
-    """What turns an utterance of the bank in ``mood`` into ``emotion`` at ``level``.
-
-    The mood must be the emotion's own, or neutral for contempt: raises ``ValueError`` otherwise.
-    """
-    colours = {name: amount * level for name, amount in COLOURS[emotion].items()}
-    if emotion == "contempt" and mood == "neutral":
-        return dataclasses.replace(CONTEMPT.to_power(level), **colours)
-    if emotion != mood:
-        raise ValueError(f"an utterance said {mood} cannot become {emotion}")
-    return dataclasses.replace(bank_style(mood).to_power(level - 1.0), **colours)
+    """What turns an utterance that is said in full ``mood`` into ``emotion`` at ``level``."""
+    said, wanted = bank_style(mood), CONTEMPT if emotion == "contempt" else bank_style(emotion)
+    wanted = wanted.to_power(level)
+    factors = {name: getattr(wanted, name) / getattr(said, name) for name in ("pitch", "liveliness", "stretch")}
+    amounts = {name: getattr(wanted, name) - getattr(said, name) for name in ("gain_db", "tilt_db")}
+    return Voice(**factors, **amounts, **{name: amount * level for name, amount in COLOURS[emotion].items()})
 
 
 def said_again(

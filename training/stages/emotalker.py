@@ -16,12 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from moee_core.audio.emotion_ear import described, fast
 from moee_core.emotion.dictionary import code_use
 from moee_core.networks.lip_branch import FRAMES
 from moee_core.networks.motion_transformer import AUDIO_RATE, TokenStream
 from moee_core.systems.emo_talker import EmoTalkerSystem
 from training import parallel
-from training.data.motion_clips import Take, TakeDraw, another_voice
+from training.data.motion_clips import Take, TakeDraw
 from training.emotalker_config import EmoTalkerTrain, LipStage, TransformerStage, VQStage
 from training.loop import Stage
 
@@ -81,42 +82,40 @@ def heard_by(system: EmoTalkerSystem, places: Sequence[Place], frames: int) -> T
     """(B, T, A) emotion features of clips, as the voices are."""
     assert system.ear is not None  # the configuration asks for it
     context = system.ear.config.context
-    mel = np.stack([take.heard(first, frames, context) for take, first in places])
-    return system.ear(torch.from_numpy(mel).to(system.vqvae.mean.device))[:, context:-context]
+    voices = np.stack([take.heard(first, frames, context) for take, first in places])
+    return system.ear(torch.from_numpy(voices).to(system.vqvae.mean.device))[:, context:-context]
 
 
 class Hearings:
-    """What the ear hears in whole takes, each in a few voices, kept once it was asked for.
+    """What there is to hear in whole takes, computed once: the ear's statistics, untrained, and its fast contours."""
 
-    The ear knows its training voices too well; other voices keep the transformer from trusting it as far as that.
-    """
+    def __init__(self, system: EmoTalkerSystem):
+        assert system.ear is not None  # the configuration asks for it
+        self.ear = system.ear
+        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def __init__(self, config: EmoTalkerTrain, system: EmoTalkerSystem, takes: Sequence[Take], voices: int):
-        self.config, self.system, self.voices = config, system, voices
-        self._numbers = {id(take): number for number, take in enumerate(takes)}
-        self._kept: dict[tuple[int, int], Tensor] = {}
-
-    def clips(self, drawn: Sequence[tuple[Place, np.random.Generator]], frames: int) -> Tensor:
-        """(B, T, A); each sample's generator draws its voice, 0 being the take's own."""
-        rows = []
-        for (take, first), rng in drawn:
-            whole = self._whole(take, int(rng.integers(self.voices)))
-            rows.append(whole[2 * first : 2 * (first + frames)].float())
-        return torch.stack(rows)
+    def take(self, take: Take) -> tuple[Tensor, Tensor]:
+        """(T, Q) statistics and (T, 3) contours of every frame, on the CPU."""
+        if id(take) not in self._kept:
+            context, pool = self.ear.config.context, self.ear.config.pool
+            raw = torch.from_numpy(take.heard(0, len(take), context))[None]
+            rows = (described(raw, pool)[0, context:-context], fast(raw)[0, context:-context])
+            self._kept[id(take)] = rows[0].half(), rows[1].half()  # a thousand takes: half the memory
+        statistics, contours = self._kept[id(take)]
+        return statistics.float(), contours.float()
 
     @torch.no_grad()
-    def _whole(self, take: Take, voice: int) -> Tensor:
-        key = (self._numbers[id(take)], voice)
-        if key not in self._kept:
-            ear, data = self.system.ear, self.config.data
-            assert ear is not None  # the configuration asks for it
-            context = ear.config.context
-            mel = take.heard(0, len(take), context)
-            if voice:
-                mel = another_voice(np.random.default_rng([self.config.seed, 39, *key]), mel, data.warp, data.bend)
-            heard = ear(torch.from_numpy(mel)[None].to(self.system.vqvae.mean.device))[0, context:-context]
-            self._kept[key] = heard.half()  # a thousand takes in a few voices: half the memory
-        return self._kept[key]
+    def clips(self, drawn: Sequence[tuple[Place, np.random.Generator]], frames: int, noise: float) -> Tensor:
+        """(B, T, A) features of clips, each in the manner of another voice: its own, off by ``noise`` throughout."""
+        rows, contours = [], []
+        device = self.ear.mean.device
+        for (take, first), rng in drawn:
+            whole, quick = self.take(take)
+            manner = torch.from_numpy(rng.normal(0.0, noise, whole.shape[1]).astype(np.float32))
+            stretch = slice(2 * first, 2 * (first + frames))
+            rows.append(self.ear.normalised(whole[stretch].to(device)) + manner.to(device))
+            contours.append(quick[stretch].to(device))
+        return torch.cat([self.ear.hear(torch.stack(rows)), torch.stack(contours)], dim=-1)
 
 
 @torch.no_grad()
@@ -151,35 +150,34 @@ def _due(step: int, iterations: int) -> bool:
 
 
 def ear_stage(config: EmoTalkerTrain, system: EmoTalkerSystem, clips: Clips) -> Stage:
-    """Emotion and level at every frame, from training voices made to sound like others."""
+    """Emotion and level at every frame, from statistics that are blurred with noise."""
     assert system.ear is not None  # the configuration asks for it
     settings, frames, ear = config.stages.ear, config.data.frames, system.ear
-    context, device = ear.config.context, system.vqvae.mean.device
+    device = system.vqvae.mean.device
     train, tune = _Batches(config, clips.train, 31), _Batches(config, clips.tune, 32)
-
-    def predict(mel: np.ndarray) -> tuple[Tensor, Tensor]:
-        features = ear(torch.from_numpy(mel).to(device))[:, context:-context]
-        return ear.emotion(features), ear.level(features)
+    hearings = Hearings(system)
+    ear.set_range(torch.cat([hearings.take(take)[0] for take in clips.train]).to(device))
 
     @torch.no_grad()
     def figures() -> dict[str, float]:
         places = tune.fixed()
-        logits, _ = predict(np.stack([take.heard(first, frames, context) for take, first in places]))
-        right = logits.mean(1).argmax(-1) == emotions_of(places, device)
+        logits = ear.emotion(heard_by(system, places, frames))
+        right = logits.log_softmax(-1).mean(1).argmax(-1) == emotions_of(places, device)
         return {"heard": float(right.float().mean())}
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        drawn = train.places(step, settings.batch_size)
-        mel = [
-            another_voice(rng, take.heard(first, frames, context), config.data.warp, config.data.bend)
-            for (take, first), rng in drawn
-        ]
-        places = [place for place, _ in drawn]
-        logits, level = predict(np.stack(mel))
-        wanted = emotions_of(places, device)[:, None].expand(-1, logits.shape[1])
+        rows, places = [], []
+        for (take, first), rng in train.places(step, settings.batch_size):
+            whole, _ = hearings.take(take)
+            chosen = ear.normalised(whole[rng.integers(0, len(whole), settings.frames)].to(device))
+            blur = rng.normal(0.0, settings.noise, chosen.shape).astype(np.float32)
+            rows.append(chosen + torch.from_numpy(blur).to(device))
+            places.append((take, first))
+        heard = ear.hear(torch.stack(rows))
+        wanted = emotions_of(places, device)[:, None].expand(-1, settings.frames)
         strength = torch.tensor([take.strength for take, _ in places], device=device)[:, None]
-        total = F.cross_entropy(logits.flatten(0, 1), wanted.flatten())
-        total = total + settings.level_weight * (level - strength).abs().mean()
+        total = F.cross_entropy(ear.emotion(heard).flatten(0, 1), wanted.flatten(), label_smoothing=settings.smoothing)
+        total = total + settings.level_weight * (ear.level(heard) - strength).abs().mean()
         return total, figures() if _due(step, settings.iterations) else {}
 
     return Stage(name="ear", module=system, trainable=_parameters(system, "ear."), loss=loss, settings=settings)
@@ -229,7 +227,7 @@ def transformer_stage(config: EmoTalkerTrain, system: EmoTalkerSystem, clips: Cl
     train, tune = _Batches(config, clips.train, 35), _Batches(config, clips.tune, 36)
     beginnings = round(config.system.transformer.time_period * AUDIO_RATE / config.system.transformer.frames_per_token)
     literal = config.system.transformer.time == "literal"
-    hearings = Hearings(config, system, clips.train, settings.voices)
+    hearings = Hearings(system)
 
     def tokens(motion: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
@@ -251,7 +249,7 @@ def transformer_stage(config: EmoTalkerTrain, system: EmoTalkerSystem, clips: Cl
         places = [place for place, _ in drawn]
         motion = face_of(system, places, frames)
         quantised, indices = tokens(motion)
-        audio = hearings.clips(drawn, frames)
+        audio = hearings.clips(drawn, frames, settings.voice_noise)
         first = torch.tensor([0 if literal else int(rng.integers(beginnings)) for _, rng in drawn])
         fed = quantised
         if settings.own:
