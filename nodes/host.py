@@ -87,7 +87,7 @@ def emotalker_path(name: str) -> str:
 
 def hubert_folders() -> dict[str, Path]:
     """Name to folder of every HuBERT in models/moee/hubert."""
-    roots = (Path(root) / HUBERT for root in folder_paths.get_folder_paths(FOLDER))
+    roots = (Path(root) / HUBERT for root in folder_paths.folder_names_and_paths[FOLDER][0])
     found = (path.parent for root in roots if root.is_dir() for path in sorted(root.glob("*/config.json")))
     return {path.name: path for path in found}
 

@@ -22,6 +22,8 @@ from .points import FacePoints
 LIP_STATIONS = tuple(range(0, STATIONS, 8))
 """Stations at which the lips pull on the skin around them."""
 
+HIGHEST_BROW = 2.0
+"""Units 1 and 2 together raise the brows no further: beyond, they bend and run into the hair."""
 BROW_HALF = 0.04
 """Half the height of a brow."""
 
@@ -51,12 +53,12 @@ _NONE: Move = (0.0, 0.0)
 
 MOVES: Mapping[str, Mapping[str, Move]] = {
     "1": {
-        "brow_outer": (0, -0.006), "brow_outer_half": (0, -0.03), "brow_middle": (0, -0.072),
-        "brow_inner_half": (0, -0.138), "brow_inner": (0.012, -0.174), "glabella": (0, -0.102),
+        "brow_outer": (0, -0.03), "brow_outer_half": (0, -0.055), "brow_middle": (0, -0.072),
+        "brow_inner_half": (0, -0.125), "brow_inner": (0.01, -0.155), "glabella": (0, -0.102),
         "fore_inner": (0, -0.054), "fore_middle": (0, -0.024),
     },
     "2": {
-        "brow_outer": (0, -0.102), "brow_outer_half": (0, -0.138), "brow_middle": (0, -0.12),
+        "brow_outer": (0, -0.125), "brow_outer_half": (0, -0.13), "brow_middle": (0, -0.11),
         "brow_inner_half": (0, -0.06), "brow_inner": (0, -0.018), "fore_outer": (0, -0.03),
         "fore_middle": (0, -0.036), "fold": (0, -0.042),
     },
@@ -74,8 +76,8 @@ MOVES: Mapping[str, Mapping[str, Move]] = {
         "brow_inner_half": (0, -0.054), "brow_inner": (0, -0.09), "glabella": (0, -0.048), "fore_inner": (0, -0.024),
     },
     "6": {
-        "cheek": (0, -0.07), "cheek_out": (0, -0.06), "bag": (0, -0.035), "brow_outer": (0, 0.015),
-        "nasolabial": (0.01, -0.03),
+        "cheek": (0, -0.09), "cheek_out": (0, -0.075), "bag": (0, -0.05), "brow_outer": (0, 0.02),
+        "nasolabial": (0.01, -0.04),
     },
     "7": {"bag": (0, -0.02)},
     "9": {
@@ -107,8 +109,10 @@ def features(row: np.ndarray) -> np.ndarray:
     au = {name[2:]: min(max(v, 0.0), 1.5) for name, v in value.items() if name.startswith("AU")}
     width = min(max(value["width"], -1.0), 1.0)
     sorrow = min(1.0, 1.25 * au["1"])
+    knit = au["4"] * (1 - 0.4 * min(1.0, au["9"]))  # unit 9 lowers the brows as well
+    raised = min(1.0, HIGHEST_BROW / max(au["1"] + au["2"], HIGHEST_BROW))
     shared = {
-        "1": au["1"], "2": au["2"], "4": au["4"], "frown": au["4"] * (1 - 0.85 * sorrow),
+        "1": au["1"] * raised, "2": au["2"] * raised, "4": knit, "frown": knit * (1 - 0.85 * sorrow),
         "sorrow": min(1.0, au["1"]) * min(1.0, au["4"]), "6": au["6"], "7": au["7"],
         "9": au["9"], "10": au["10"], "15": au["15"], "17": au["17"], "20": au["20"], "spread": max(0.0, width),
         "round": max(0.0, -width), "drop": 0.0,

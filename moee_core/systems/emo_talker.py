@@ -37,6 +37,8 @@ MODES = ("continuous", "snap", "sample")
 PARTS = ("pose", "lip", "expression")
 BLINK = (0.5, 0.9, 1.0, 0.9, 0.5)
 """A blink, frame by frame (the published code's burst)."""
+FIRST_BLINK = 0.4
+"""Seconds before a blink may come."""
 LONG_SECONDS = 600.0
 """Longer recordings are resampled into a file."""
 
@@ -246,7 +248,8 @@ def blink_track(first: int, last: int, fps: float, per_minute: float, seed: int)
     slot = max(60.0 / per_minute * fps, 2.0 * len(BLINK))
     for number in range(max(0, int((first - len(BLINK)) / slot)), int(last / slot) + 1):
         rng = np.random.default_rng([seed % 2**32, number])
-        start = int(number * slot + rng.uniform(0, slot - len(BLINK)))
+        least = 0.0 if number else min(FIRST_BLINK * fps, slot - len(BLINK))  # nobody begins with closed eyes
+        start = int(number * slot + rng.uniform(least, slot - len(BLINK)))
         for offset, value in enumerate(BLINK):
             if first <= start + offset < last:
                 track[start + offset - first] = value
