@@ -113,8 +113,9 @@ def _load(config: EmoTalkerTrain, path: Path) -> EmoTalkerSystem:
 
 
 def _metadata(config: EmoTalkerTrain) -> dict[str, str]:
+    voices = "flite (CMU licence)" + (" and espeak-ng" if config.data.wide_speech else "")
     steps = {name: getattr(config.stages, name).iterations for name in STAGES}
     return {
         "trained": json.dumps({"name": config.name, "seed": config.seed, "iterations": steps}),
-        "data_licence": "procedural motion; speech synthesised with flite (CMU licence)",
+        "data_licence": f"procedural motion; speech synthesised with {voices}",
     }

@@ -140,6 +140,50 @@ def test_options_of_the_instant_renderer_need_it(folder: Path, tmp_path: Path, c
     assert "--points belongs to --renderer instant" in capsys.readouterr().err
 
 
+def test_emotalker_hears_the_emotion_and_its_sliders_scale_what_it_made(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    def made(*more: str) -> Motion:
+        out = tmp_path / "heard.npz"
+        given = ["motion", "--audio", str(folder / "speech.wav"), "--generator", "emotalker", "--output", str(out)]
+        assert main([*given, *more]) == 0, capsys.readouterr().err
+        return read_motion(out)
+
+    plain, again = made("--blinks", "0"), made("--blinks", "0")
+    assert plain.values.shape == (15, 34)
+    np.testing.assert_array_equal(plain.values, again.values)
+    opening = plain.values[:, plain.space.index["open"]]
+    assert opening.max() - opening.min() > 0.2, "the mouth follows the speech"
+    half = made("--blinks", "0", "--mouth", "0.5", "--head-motion", "0")
+    lips, pose = plain.space.indices("lip"), plain.space.indices("pose")
+    np.testing.assert_allclose(half.values[:, lips], 0.5 * plain.values[:, lips], atol=1e-6)
+    assert np.abs(half.values[:, pose]).max() == 0
+    assert not np.array_equal(made("--mode", "sample", "--seed", "1").values, made("--mode", "sample").values)
+    assert len(made("--fps", "12.5").values) == 8
+    assert main(animate(folder, tmp_path, "--generator", "emotalker")) == 0
+    assert len(frames_of(tmp_path / "out.mp4")) == 15
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["--generator", "emotalker", "--emotion", "happy"], "--generator emotalker hears the emotion in the voice"),
+        (["--mode", "snap"], "--mode belongs to --generator emotalker"),
+        (["--temperature", "2"], "--temperature belongs to --generator emotalker"),
+        (["--hubert", "somewhere"], "--hubert belongs to --generator emotalker"),
+        (["--generator", "emotalker", "--mouth", "3"], "the factor on lip must be between 0 and 2, got 3"),
+        (["--generator", "emotalker", "--hubert", "nowhere"], "'nowhere' holds no HuBERT model"),
+        (["--generator", "emotalker", "--emotalker", "nowhere.safetensors"], "nowhere.safetensors"),
+        (["--generator", "emotalker", "--temperature", "0"], "temperature must be above 0"),
+    ],
+)
+def test_options_of_a_generator_need_it(given: list[str], words: str, folder: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["motion", "--audio", str(folder / "speech.wav"), *given]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+
+
 def test_a_motion_is_made_read_edited_combined_and_plotted(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
