@@ -5,11 +5,13 @@
     python training/emotalker_report.py voice    MODEL [MODEL ...]
     python training/emotalker_report.py masks    CONFIG MODEL [--seeds 3] [--iterations 500]
     python training/emotalker_report.py modes    MODEL [MODEL ...]
+    python training/emotalker_report.py faces    MODEL --picture OUT.png
 
 codebook: use of the codes and reconstruction with gradient, EMA, EMA and reset. emotion: how well a linear reader
 tells a clip's emotion from its codes, with and without the emotion loss. voice: the emotion that a voice alone gives a
 face, by emotion and level, and landmark distances; models trained with other seeds give the interval. masks: the
-transformer trained again with each mask off. modes: outputs fed back as they are, snapped to codes, or drawn.
+transformer trained again with each mask off. modes: outputs fed back as they are, snapped to codes, or drawn. faces:
+the mean code of every emotion and level, decoded and drawn (the paper's Figure 4).
 
 Everything is measured on the test split: voices, sentences and people that no training has seen. Beside every figure
 stands what the same instrument says of the truth or of a still face.
@@ -36,6 +38,7 @@ from moee_core.emotion.vocabulary import LABELS
 from moee_core.errors import MoEEError
 from moee_core.metrics.definitions import spearman
 from moee_core.systems.emo_talker import EmoTalkerSystem, MotionSettings
+from moee_core.video.frames import write_image
 from moee_core.weights.emo_talker import load_emo_talker
 from training import emotalker
 from training.config import from_table, read_table
@@ -60,6 +63,9 @@ MASK_ARMS = {
 }
 LANDMARK_STEP = 5
 """Landmarks are compared in every fifth frame."""
+SHEET_SIDE = 256
+BEGINNING = 3
+"""Tokens of a take in which the emotion is still rising."""
 Row = dict[str, float]
 
 
@@ -250,6 +256,32 @@ def modes(models: list[Path], takes: list[Take]) -> dict[str, list[Row]]:
     return out
 
 
+@torch.no_grad()
+def faces(model: Path, takes: list[Take]) -> np.ndarray:
+    """(H, W, 3) uint8: a row per level, a column per emotion; the head is held still and the eyes open."""
+    from moee_core.renderer.instant import InstantRenderer
+    from moee_core.video.frames import contact_sheet
+    from training.face_world.points import face_points
+    from training.face_world.render import render
+    from training.face_world.rig import FaceState
+
+    system, _ = load_emo_talker(model)
+    codes, space, who = system.vqvae.dictionary.codes.weight, system.space, person("test", 0)
+    renderer = InstantRenderer(render(who, FaceState(), SHEET_SIDE), face_points(who, FaceState(), SHEET_SIDE))
+    held = [space.index[name] for name in ("lidL", "lidR", "gaze_x", "gaze_y", "roll", "yaw", "pitch", "x", "y")]
+    drawn, labels = [], []
+    for level in (1, 2, 3):
+        for number, label in enumerate(LABELS):
+            alike = [take for take in takes if take.emotion == number and take.level == (level if number else 0)]
+            mean = torch.cat([codes[codes_of(system, take)[BEGINNING:]] for take in alike]).mean(0)
+            row = np.zeros(space.size, np.float32)
+            row[system.face_columns] = system.vqvae.decode(mean.expand(1, 12, -1))[0, 24].numpy()
+            row[held] = 0
+            drawn.append(renderer.render(row))
+            labels.append(f"{label} {level}" if number else label)
+    return contact_sheet(drawn, len(LABELS), labels, scale=1.0)
+
+
 def table(rows: dict[str, list[Row]]) -> str:
     """A line per figure, a column per arm: mean and 95 % interval over seeds."""
     names = list(dict.fromkeys(key for runs in rows.values() for run in runs for key in run))
@@ -274,6 +306,10 @@ def main(arguments: list[str] | None = None) -> int:
         command = commands.add_parser(name)
         command.add_argument("model", type=Path, nargs="+")
         command.add_argument("--config", type=Path, default=Path(__file__).parent / "configs" / "emotalker.toml")
+    command = commands.add_parser("faces")
+    command.add_argument("model", type=Path)
+    command.add_argument("--picture", type=Path, required=True, help="a .png or .jpg to write")
+    command.add_argument("--config", type=Path, default=Path(__file__).parent / "configs" / "emotalker.toml")
     for command in commands.choices.values():
         command.add_argument("--cache", help="where takes are kept (default: the configuration's)")
         command.add_argument("--takes", type=int, default=0, help="measure only about so many test takes (0 = all)")
@@ -282,6 +318,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         config = from_table(EmoTalkerTrain, read_table(options.config), "")
         config = dataclasses.replace(config, cache=options.cache or config.cache)
+        if options.command == "faces":
+            write_image(options.picture, faces(options.model, _test_takes(options, config)))
+            return 0
         rows = _run(options, config)
     except (MoEEError, ValueError) as error:
         sys.stderr.write(f"error: {error}\n")
@@ -299,12 +338,17 @@ def _run(options: argparse.Namespace, config: EmoTalkerTrain) -> dict[str, list[
         return emotion(config, options.seeds, options.iterations)
     if options.command == "masks":
         return masks(config, options.model, options.seeds, options.iterations)
+    takes = _test_takes(options, config)
+    return voice(options.model, takes) if options.command == "voice" else modes(options.model, takes)
+
+
+def _test_takes(options: argparse.Namespace, config: EmoTalkerTrain) -> list[Take]:
     takes = prepare_takes(config.data, config.seed, Path(config.cache), "test")
     if options.takes:  # whole recordings, with all their levels
         keys = list(dict.fromkeys(take.key for take in takes))
         chosen = set(keys[:: max(1, round(len(takes) / options.takes))])
         takes = [take for take in takes if take.key in chosen]
-    return voice(options.model, takes) if options.command == "voice" else modes(options.model, takes)
+    return takes
 
 
 if __name__ == "__main__":

@@ -52,12 +52,12 @@ class Look:
         value = {name: float(row[i]) for name, i in FACE.index.items()}
         units = {name: min(max(value[f"AU{name}"], 0.0), 1.5) for name in ("1", "4", "5", "6", "7", "9")}
         shut = min(max(value[f"lid{side}"], 0.0), 1.0)
-        narrowed = 0.20 * units["7"] + 0.15 * units["6"] + 0.14 * units["9"]
+        narrowed = 0.20 * units["7"] + 0.12 * units["6"] + 0.14 * units["9"]
         narrowed = min(0.45, narrowed * (1 - 0.5 * min(units["5"], 1.0)))
         return cls(
             shut=shut + (1 - shut) * narrowed,
             wide=units["5"] * (1 - shut),
-            squint=min(0.62, 0.26 * units["7"] + 0.56 * units["6"] + 0.18 * units["9"]),
+            squint=min(0.55, 0.26 * units["7"] + 0.44 * units["6"] + 0.18 * units["9"]),
             press=units["4"] * (1 - min(1.0, 1.25 * units["1"])) * (1 - shut),
             gaze_x=min(max(value["gaze_x"], -1.0), 1.0),
             gaze_y=min(max(value["gaze_y"], -1.0), 1.0),

@@ -38,7 +38,7 @@ PARTS = ("pose", "lip", "expression")
 BLINK = (0.5, 0.9, 1.0, 0.9, 0.5)
 """A blink, frame by frame (the published code's burst)."""
 FIRST_BLINK = 0.4
-"""Seconds before a blink may come."""
+"""Seconds before a blink may come: people are shown with open eyes first."""
 LONG_SECONDS = 600.0
 """Longer recordings are resampled into a file."""
 
@@ -222,10 +222,11 @@ class EmoTalkerSystem(nn.Module):
         count, fps = len(face_NC), self.config.fps
         blink = torch.from_numpy(blink_track(first, first + count, fps, settings.blinks_per_minute, settings.seed))
         face = face_NC.float().cpu()
+        opening = ((first + torch.arange(count)) / (FIRST_BLINK * fps)).clamp(max=1.0)
         for name in ("lidL", "lidR"):  # FACE's lids; the other space has no number that is the lids
             if name in self.space.index:
                 column = self.face_columns.index(self.space.index[name])
-                face[:, column] = torch.maximum(face[:, column], blink)
+                face[:, column] = torch.maximum(face[:, column] * opening, blink)
         offset = lip_window_start(first, fps)
         mel = spectrogram(samples, LIP_MEL, offset, lip_window_start(first + count - 1, fps) + LIP_STEPS, gain)
         windows = lip_windows(mel, first, first + count, offset, fps)

@@ -532,6 +532,17 @@ def test_every_weight_comes_from_the_operations_handed_in():
 # ---- the file -------------------------------------------------------------------------------------------------------
 
 
+def test_nobody_begins_with_closed_eyes():
+    system = tiny_system()
+    with torch.no_grad():
+        system.vqvae.mean.fill_(0.8)  # lids too
+    lid = system.space.index["lidL"]
+    values = system.generate(sound(1.0), settings=MotionSettings(blinks_per_minute=0)).values[:, lid]
+    assert values[0] == 0
+    assert (np.diff(values[:11]) > 0).all()
+    assert values[12:].min() > 0.4
+
+
 def test_a_checkpoint_is_one_strict_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     system, path = tiny_system(), tmp_path / "model.safetensors"
     system.vqvae.dictionary.counts[3] = 41.0
