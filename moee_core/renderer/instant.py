@@ -25,7 +25,7 @@ from .check import PointsError
 from .eyes import EyePainter, Look
 from .field import Grid, smoothstep, spreading
 from .layers import cut, hair_top, person_alpha
-from .mouth import OPEN, MouthPainter
+from .mouth import MouthPainter, parted
 from .mouth_shape import MouthShape
 from .points import FacePoints
 from .pose import Head
@@ -324,7 +324,7 @@ class _Skins:
 def _refine(shape: MouthShape, picture: np.ndarray, points: FacePoints) -> None:
     """Closed lips meet where the picture has its dark line."""
     source = shape.source
-    if source.opening >= OPEN:
+    if parted(source):
         return
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
     middle = source.lines[1:3].mean(axis=0)

@@ -22,13 +22,19 @@ from .mouth_shape import STATIONS, Lips, MouthShape
 from .points import FacePoints
 from .sampling import looked_up, table_at
 
-OPEN = 0.012
-"""From this gap between the lips on, in eye distances, a picture shows the inside of the mouth."""
+OPEN = 0.03
+"""From this mean gap between the lips on, in eye distances, a picture shows the inside of the mouth. Closed lips that are
+marked a little off have a gap, too."""
 FRINGE = 0.016
 """Of the inside's colours on the lips' edges, in eye distances."""
 BLEND = 0.13
 """Width of the passage from the lips into the skin around, in eye distances."""
 END_BLEND = 0.14
+
+
+def parted(lips: Lips) -> bool:
+    """Whether a portrait's lips are open."""
+    return float((lips.lines[2] - lips.lines[1]).mean()) >= OPEN
 
 
 class MouthPainter:
@@ -53,7 +59,7 @@ class MouthPainter:
         """(H, W) uint8: 1 where the picture shows the inside of the mouth."""
         aperture = np.zeros((points.height, points.width), np.uint8)
         lines, x = self._before.lines, self._before.x
-        if self._before.opening >= OPEN:
+        if parted(self._before):
             outline = np.concatenate([np.stack([x, lines[1]], 1), np.stack([x, lines[2]], 1)[::-1]])
             cv2.fillPoly(aperture, [np.rint(self._frame.to_image(outline) * 16).astype(np.int32)], (1,), cv2.LINE_8, 4)
         return aperture
@@ -122,7 +128,7 @@ class MouthPainter:
         moved = cv2.transform(strip, np.column_stack([self._axes.T, corner]))
         field = sources[part]
         drawn = looked_up(self.skin, field + (moved - field) * cv2.merge([weight, weight]), border=cv2.BORDER_CONSTANT)
-        closed = 1 - min(1.0, lips.opening / max(self._before.opening, 1e-6)) if self._before.opening >= OPEN else 0.0
+        closed = 1 - min(1.0, lips.opening / max(self._before.opening, 1e-6)) if parted(self._before) else 0.0
         if closed > 0:  # lips that the picture shows apart meet in a dark line when they close
             seam = np.exp(-(((y - 0.5 * (now[1] + now[2])) / np.float32(0.013)) ** 2)) * smoothstep(beyond, 0.0, -0.03)
             dark = np.rint(255 - np.float32(107 * closed) * seam).astype(np.uint8)

@@ -241,6 +241,25 @@ def test_points_two_percent_off_do_not_tear_the_face(name: str):
         assert roughness(other.render(motion)) < 1.6 * roughness(one.render(motion)) + 4
 
 
+@pytest.mark.parametrize("number", range(4))
+def test_closed_lips_marked_two_percent_off_are_not_taken_for_an_open_mouth(number: int):
+    """Or the picture would be asked for teeth that it does not show, and a smile would be dark."""
+    portrait, points = drawn()
+    rng = np.random.default_rng(number)
+    deviation = 0.02 * points.frame.distance / np.sqrt(2)
+    noisy = {
+        place: (float(point[0] + rng.normal(0, deviation)), float(point[1] + rng.normal(0, deviation)))
+        for place, point in points.points.items()
+    }
+    other = InstantRenderer(portrait, FacePoints(width=points.width, height=points.height, points=noisy))
+    smiling = row(AU12L=1, AU12R=1, AU25=0.8, open=0.3, teeth=1.0)
+    shown = [
+        int((around("drawn", "lip_upper_inner_M", 0.35, one.render(smiling)).min(axis=2) > 185).sum())
+        for one in (renderer(), other)
+    ]
+    assert shown[1] > 0.6 * shown[0] > 20
+
+
 def test_the_reduced_points_draw_nearly_the_same_face():
     one = renderer("painting")
     small = {place: point for place, point in one.points.points.items() if place in names.REDUCED}
