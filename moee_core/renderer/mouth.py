@@ -23,8 +23,9 @@ from .points import FacePoints
 from .sampling import looked_up, table_at
 
 OPEN = 0.03
-"""From this mean gap between the lips on, in eye distances, a picture shows the inside of the mouth. Closed lips that are
-marked a little off have a gap, too."""
+"""From this mean gap between the lips on, in eye distances, a picture shows the inside of the mouth.
+
+Closed lips that are marked a little off have a gap, too."""
 FRINGE = 0.016
 """Of the inside's colours on the lips' edges, in eye distances."""
 BLEND = 0.13
