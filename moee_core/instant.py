@@ -62,6 +62,8 @@ def add_generator(parser: argparse.ArgumentParser) -> None:
 def add_motion(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--audio", help="a recording of speech to make a motion from")
     parser.add_argument("--read", help="a motion file, or SadTalker's coefficients, to read instead")
+    parser.add_argument("--video", help="a video of one face to follow instead (needs: pip install mediapipe)")
+    parser.add_argument("--calm-at", type=float, help="video: a moment in seconds at which the person is at rest")
     parser.add_argument("--emotion", default="neutral", help="a blend or timeline, as for animate")
     parser.add_argument("--seed", type=int, default=0, help="other blinks, looks and sways")
     parser.add_argument("--set", default="", help='coefficients to hold or add to: "AU12L = 0.5; yaw += 0.1"')
@@ -138,12 +140,17 @@ def _motion(options: argparse.Namespace) -> int:
     from .motion.plot import plot
     from .video.frames import PICTURE_SUFFIXES, writable_target, write_image
 
-    if bool(options.audio) == bool(options.read):
-        raise ValueError("give --audio to make a motion or --read to read one, and not both")
+    if sum(map(bool, (options.audio, options.read, options.video))) != 1:
+        raise ValueError("give one of --audio, to make a motion, --video, to follow a face, and --read, to read one")
+    if options.calm_at is not None and not options.video:
+        raise ValueError("--calm-at belongs to --video; add that, or leave it out")
     for path, kind, suffixes in ((options.output, "motion", SUFFIXES), (options.plot, "picture", PICTURE_SUFFIXES)):
         if path:
             writable_target(path, kind, suffixes)  # now, not when everything is done
-    motion = read_motion(options.read) if options.read else _made(options, read_audio(options.audio))
+    if options.video:
+        motion = _followed(options.video, options.calm_at)
+    else:
+        motion = read_motion(options.read) if options.read else _made(options, read_audio(options.audio))
     if options.take:
         motion = motion.with_part_of(read_motion(options.take[1]), options.take[0])
     motion = motion.with_text(options.set)
@@ -160,6 +167,17 @@ def _motion(options: argparse.Namespace) -> int:
     ]
     sys.stdout.write("\n".join(rows) + "\n")
     return 0
+
+
+def _followed(path: str, calm_at: float | None) -> Motion:
+    """The motion of the face in a video, at the video's own rate."""
+    from .renderer.detector import meshes_of
+    from .tracking.track import motion_of_meshes
+    from .video.frames import read_video, video_rate
+
+    fps = video_rate(path)
+    meshes = np.stack(list(meshes_of(read_video(path))))
+    return motion_of_meshes(meshes, fps, calm_at=calm_at, about=f"video {Path(path).name}")
 
 
 def animate_instant(options: argparse.Namespace, progress: Callable[[int, int], None]) -> int:
@@ -209,6 +227,7 @@ def animate_instant(options: argparse.Namespace, progress: Callable[[int, int], 
 
 def _points(portrait: np.ndarray, path: str, given: str | None) -> FacePoints:
     """The points file given, or the one beside the picture, or a guess that says so."""
+    from .renderer.detector import detected_points
     from .renderer.find import start_points
     from .renderer.points import read_points
 
@@ -216,9 +235,16 @@ def _points(portrait: np.ndarray, path: str, given: str | None) -> FacePoints:
     beside = Path(path).with_suffix(POINTS_SUFFIX)
     if given or beside.is_file():
         return read_points(given or beside, width, height)
+    found = detected_points(portrait)
+    if found is not None:
+        sys.stderr.write(
+            f"note: the installed landmark detector marked the face; save better points as {beside.name}, or give "
+            "--points\n"
+        )
+        return found
     sys.stderr.write(
         "warning: no points for this picture, so an average face is assumed; expect a poor fit. Mark them with the "
-        f"node Face Points and save its text as {beside.name}, or give --points\n"
+        f"node Face Points and save its text as {beside.name}, give --points, or pip install mediapipe\n"
     )
     return start_points(portrait)
 

@@ -20,7 +20,15 @@ def make_extension() -> ComfyExtension:
     from .emotion import EmotionNode, EmotionTimelineNode, EmotionToLatentsNode
     from .face import FacePointsNode
     from .load import LoadExpert, LoadModel
-    from .motion import EditMotion, LoadMotion, MotionFromSpeech, PlotMotion, SaveMotion, SwapMotionPart
+    from .motion import (
+        EditMotion,
+        LoadMotion,
+        MotionFromSpeech,
+        MotionFromVideo,
+        PlotMotion,
+        SaveMotion,
+        SwapMotionPart,
+    )
     from .portrait import EncodePortrait, EncodeSpeech
     from .render import RenderMotion
     from .sample import Conditioning, Sampler
@@ -46,6 +54,7 @@ def make_extension() -> ComfyExtension:
                 VideoCombine,
                 FacePointsNode,
                 MotionFromSpeech,
+                MotionFromVideo,
                 LoadMotion,
                 SaveMotion,
                 EditMotion,

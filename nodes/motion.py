@@ -1,14 +1,19 @@
-"""Motion from Speech, Load Motion, Save Motion, Edit Motion, Swap Motion Part, Plot Motion."""
+"""Motion from Speech, Motion from Video, Load Motion, Save Motion, Edit Motion, Swap Motion Part, Plot Motion."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import comfy.model_management as mm
+import comfy.utils
 import folder_paths
+import numpy as np
 import torch
 from comfy_api.latest import io, ui
+from torch import Tensor
 
 from ..moee_core.audio.encoder import SpeechEncoder
 from ..moee_core.audio.hubert import HubertFeatures, load_hubert
@@ -18,14 +23,16 @@ from ..moee_core.motion.files import read_motion, save_motion
 from ..moee_core.motion.generate import MotionSettings, speech_motion
 from ..moee_core.motion.mouth import load_ear
 from ..moee_core.motion.plot import plot
+from ..moee_core.renderer.detector import meshes_of, meshes_of_landmarks
 from ..moee_core.systems.emo_talker import MODES, EmoTalkerSystem
 from ..moee_core.systems.emo_talker import MotionSettings as EmoTalkerSettings
+from ..moee_core.tracking.track import motion_of_meshes
 from ..moee_core.weights.emo_talker import load_emo_talker
 from . import host
 from .conditions import waveform_of
 from .emotion import problem
 from .sample import EMOTION_TIP
-from .sockets import Emotion, MotionSocket
+from .sockets import Emotion, LandmarksSocket, MotionSocket
 
 CATEGORY = "MoEE talking portrait/motion"
 PARTS = ["pose", "lip", "expression", "face", "all"]
@@ -163,6 +170,72 @@ def _hubert(folder: str) -> HubertFeatures:
 @lru_cache(maxsize=1)
 def _ear() -> SpeechEncoder:
     return load_ear()
+
+
+class MotionFromVideo(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MoEEMotionFromVideo",
+            display_name="Motion from Video",
+            category=CATEGORY,
+            description="Follows the face in a video: head, mouth, brows, lids and gaze as a motion for any portrait.",
+            inputs=[
+                io.Float.Input("fps", default=25.0, min=1.0, max=240.0, step=0.01, tooltip="Of the video's frames."),
+                io.Float.Input(
+                    "calm_at",
+                    default=-1.0,
+                    min=-1.0,
+                    max=36000.0,
+                    step=0.01,
+                    tooltip="Seconds into the video at which the person is at rest; -1 looks for such a moment.",
+                ),
+                io.Image.Input(
+                    "images",
+                    optional=True,
+                    tooltip="The frames, with one face from the front. Needs the Python package mediapipe.",
+                ),
+                LandmarksSocket.Input(
+                    "face_landmarks",
+                    optional=True,
+                    tooltip="From ComfyUI's Detect Face Landmarks (MediaPipe); the frames are not needed then.",
+                ),
+            ],
+            outputs=[MotionSocket.Output(display_name="motion"), io.Int.Output(display_name="frames")],
+        )
+
+    @classmethod
+    def execute(
+        cls, fps: float, calm_at: float, images: Tensor | None = None, face_landmarks: Any = None
+    ) -> io.NodeOutput:
+        if face_landmarks is not None:
+            meshes, looked_at = meshes_of_landmarks(face_landmarks)[0], 0
+        elif images is not None:
+            meshes, looked_at = _meshes(images), len(images)
+        else:
+            raise ValueError("Motion from Video needs the frames in 'images', or 'face_landmarks': connect one of them")
+        total = looked_at + len(meshes)
+        bar = comfy.utils.ProgressBar(total)
+
+        def solved(done: int, _of: int) -> None:
+            mm.throw_exception_if_processing_interrupted()
+            bar.update_absolute(looked_at + done, total)
+
+        motion = motion_of_meshes(meshes, fps, calm_at=None if calm_at < 0 else calm_at, progress=solved)
+        return io.NodeOutput(motion, len(motion))
+
+
+def _meshes(images: Tensor) -> np.ndarray:
+    """(F, 478, 3) by the installed detector, frame by frame."""
+    bar = comfy.utils.ProgressBar(2 * len(images))
+
+    def frames() -> Iterator[np.ndarray]:
+        for i, image in enumerate(images):
+            mm.throw_exception_if_processing_interrupted()
+            bar.update_absolute(i, 2 * len(images))
+            yield (image[..., :3].float().cpu().clamp(0, 1) * 255).round().byte().numpy()
+
+    return np.stack(list(meshes_of(frames())))
 
 
 class LoadMotion(io.ComfyNode):

@@ -28,6 +28,8 @@ EmotionLatents = io.Custom("MOEE_EMOTION_LATENTS")
 Face = io.Custom("MOEE_FACE")
 MotionSocket = io.Custom("MOEE_MOTION")
 """Carries a ``moee_core.motion.coefficients.Motion``."""
+LandmarksSocket = io.Custom("FACE_LANDMARKS")
+"""ComfyUI's own, from its MediaPipe node; see ``moee_core/renderer/detector.py``."""
 
 
 @dataclass(frozen=True, kw_only=True)

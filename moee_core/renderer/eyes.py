@@ -32,6 +32,9 @@ WIDENING = 0.072
 """How far unit 5 raises the upper lid."""
 PRESSING = 0.055
 """How far a lowered brow presses the inner half of the lid down."""
+LOWER_LID = {"AU7": 0.26, "AU6": 0.44, "AU9": 0.18}
+MOST_SQUINT = 0.55
+"""How much of the eye's opening units take from below, and the most of it."""
 GAZE = (0.11, 0.055)
 """How far the iris goes to the side and up or down."""
 
@@ -57,7 +60,7 @@ class Look:
         return cls(
             shut=shut + (1 - shut) * narrowed,
             wide=units["5"] * (1 - shut),
-            squint=min(0.55, 0.26 * units["7"] + 0.44 * units["6"] + 0.18 * units["9"]),
+            squint=min(MOST_SQUINT, sum(share * units[unit[2:]] for unit, share in LOWER_LID.items())),
             press=units["4"] * (1 - min(1.0, 1.25 * units["1"])) * (1 - shut),
             gaze_x=min(max(value["gaze_x"], -1.0), 1.0),
             gaze_y=min(max(value["gaze_y"], -1.0), 1.0),

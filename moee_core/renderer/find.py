@@ -2,8 +2,8 @@
 
 Shapes: pictures (H, W, 3) uint8 RGB; boxes (x0, y0, x1, y1) pixels, from the hairline to the chin and from ear to ear.
 
-OpenCV's frontal Haar cascade looks for it, where this OpenCV has one: version 5 and some builds carry none. What it
-finds is a start for a person's hand, not a measurement.
+A landmark detector that is installed (``detector.py``) marks it. Without one, OpenCV's frontal Haar cascade looks for a
+box, where this OpenCV has one: version 5 and some builds carry none. Either is a start for a person's hand.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .points import Box, FacePoints, parse_points
+from .detector import detected_points
+from .points import Box, FacePoints
 
 CASCADE = "haarcascade_frontalface_default.xml"
 SMALLEST = 0.12
@@ -42,12 +43,12 @@ def find_face_box(picture: np.ndarray) -> Box | None:
 
 
 def start_points(picture: np.ndarray) -> FacePoints:
-    """The average face in the found box, or in the middle of the picture. Raises ``PointsError`` for a tiny picture."""
+    """The detector's points, or the average face in the found box, or in the middle of the picture.
+
+    Raises ``PointsError`` for a tiny picture.
+    """
+    found = detected_points(picture)
+    if found is not None:
+        return found
     height, width = picture.shape[:2]
     return FacePoints.template(width, height, find_face_box(picture))
-
-
-def points_on(picture: np.ndarray, text: str) -> FacePoints:
-    """The points a text gives for this picture; an empty text is ``start_points``. Raises ``PointsError``."""
-    height, width = picture.shape[:2]
-    return parse_points(text, width, height) if text.strip() else start_points(picture)

@@ -83,6 +83,20 @@ def read_video(path: str | PathLike[str]) -> Iterator[np.ndarray]:
     return _decoded(path)
 
 
+def video_rate(path: str | PathLike[str]) -> float:
+    """Frames per second of the first video track. Raises ``MediaError`` for a file without one."""
+    require_file(path, "video")
+    shown = describe_path(path)
+    with open_container(path, "video") as container:
+        if not container.streams.video:
+            raise MediaError(f"video {shown}: the file has no video track; give a video file")
+        stream = container.streams.video[0]
+        rate = stream.average_rate or stream.guessed_rate
+        if not rate:
+            raise MediaError(f"video {shown}: the file does not say its frame rate; export it again")
+        return float(rate)
+
+
 def _decoded(path: str | PathLike[str]) -> Iterator[np.ndarray]:
     import av.error
 

@@ -337,6 +337,33 @@ def partial(classes: dict[str, Any], _base: Path) -> dict[str, Any]:
     return out
 
 
+def landmarks(classes: dict[str, Any], base: Path, path: str) -> dict[str, Any]:
+    """Meshes (F, 478, 3) of a .npy file as the host's MediaPipe node would give them, through our nodes."""
+    import numpy as np
+    import torch
+
+    meshes = np.load(path)
+    faces = [[{"landmarks_xy": mesh[:, :2], "landmarks_3d": mesh * 0.4}] for mesh in meshes]
+    given = {"frames": faces, "image_size": (512, 512), "connection_sets": {}}
+    motion, frames = call(classes, "MoEEMotionFromVideo", fps=25.0, calm_at=-1.0, face_landmarks=given)
+    portrait = call(classes, "MoEESamples", portrait="mira", recording="hello")[0]
+    face, _ = call(classes, "MoEEFacePoints", image=portrait, points="", face_landmarks=given)
+    prefix = "video/landmarks"
+    call(classes, "MoEERenderMotion", face=face, motion=motion, filename_prefix=prefix, crf=18)
+    try:
+        call(classes, "MoEEMotionFromVideo", fps=25.0, calm_at=-1.0, images=torch.zeros(2, 64, 64, 3))
+        refused = ""
+    except Exception as error:  # shown to the test as the user would see it
+        refused = str(error)
+    return {
+        "frames": frames,
+        "open": float(motion.curve("open").max()),
+        "chin": list(face.points.points["chin"]),
+        "video": [one.name for one in (base / "output" / "video").glob("*.mp4")],
+        "refused": refused,
+    }
+
+
 def main() -> int:
     base, command = Path(sys.argv[1]).resolve(), sys.argv[2]
     arguments = sys.argv[3:]
@@ -344,7 +371,14 @@ def main() -> int:
     import torch
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
-    commands = {"workflow": workflow, "object_info": object_info, "clip": clip, "native": native, "partial": partial}
+    commands = {
+        "workflow": workflow,
+        "object_info": object_info,
+        "clip": clip,
+        "native": native,
+        "partial": partial,
+        "landmarks": landmarks,
+    }
     with torch.inference_mode():
         result = commands[command](classes, base, *arguments)
     sys.stdout.write("\nRESULT " + json.dumps(result) + "\n")

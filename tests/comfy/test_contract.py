@@ -27,6 +27,7 @@ IDS = {
     "MoEEVideoCombine",
     "MoEEFacePoints",
     "MoEEMotionFromSpeech",
+    "MoEEMotionFromVideo",
     "MoEELoadMotion",
     "MoEESaveMotion",
     "MoEEEditMotion",
@@ -38,6 +39,7 @@ IDS = {
 
 WORKFLOWS = sorted(path.stem for path in (ROOT / "workflows" / "api").glob("*.json"))
 NATIVE = {"MODEL", "VAE", "IMAGE", "AUDIO", "LATENT", "VIDEO", "CONDITIONING", "INT", "FLOAT", "STRING", "COMBO"}
+NATIVE |= {"FACE_LANDMARKS"}
 OURS = {
     "MOEE_ENCODERS",
     "MOEE_PORTRAIT",

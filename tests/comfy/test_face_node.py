@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 import torch
 
+from moee_core.renderer.points import FacePoints
+
+from ..fixtures.face_mesh import mesh_of
 from ..fixtures.host_double import PACK, ROOT, VERSIONS, host
 
 WIDTH, HEIGHT = 320, 400
@@ -44,7 +47,7 @@ def test_the_schema_and_the_signatures_agree(face: ModuleType):
     schema = face.FacePointsNode.define_schema()
     assert schema.node_id == "MoEEFacePoints"
     names = [one.id for one in schema.inputs]
-    assert names == ["image", "points"]
+    assert names == ["image", "points", "face_landmarks"]
     assert list(inspect.signature(face.FacePointsNode.execute).parameters) == names
     assert list(inspect.signature(face.FacePointsNode.validate_inputs).parameters) == ["points"]
     assert [one.io_type for one in schema.outputs] == ["MOEE_FACE", "IMAGE"]
@@ -108,3 +111,20 @@ def test_a_text_is_judged_before_the_queue_starts(face: ModuleType):
 def test_each_reason_is_one_line(face: ModuleType):
     for text in ("{", "[]", '{"format": "moee-points-1"}', "\x00"):
         assert "\n" not in face.FacePointsNode.validate_inputs(points=text)
+
+
+def test_landmarks_are_where_an_empty_text_starts(face: ModuleType, image: torch.Tensor):
+    marked = FacePoints.template(WIDTH, HEIGHT, (60, 60, 260, 320))
+    mesh = mesh_of(marked)
+    given = {"frames": [[{"landmarks_xy": mesh[:, :2], "landmarks_3d": mesh}], []], "image_size": (HEIGHT, WIDTH)}
+    found, _ = face.FacePointsNode.execute(image, "", given).args
+    assert found.points.points["chin"] == pytest.approx(marked.points["chin"], abs=0.1)
+    by_hand = FacePoints.template(WIDTH, HEIGHT)
+    kept, _ = face.FacePointsNode.execute(image, by_hand.to_json(), given).args
+    assert kept.points.to_json() == by_hand.to_json(), "a text counts more than a detector"
+    given["image_size"] = (HEIGHT, WIDTH + 4)
+    with pytest.raises(ValueError, match="connect both to the same picture"):
+        face.FacePointsNode.execute(image, "", given)
+    given["frames"][0], given["image_size"] = [], (HEIGHT, WIDTH)
+    with pytest.raises(RuntimeError, match="no face was found"):
+        face.FacePointsNode.execute(image, "", given)

@@ -16,7 +16,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+
+from training.face_world.points import face_points
+from training.face_world.rig import FaceState
+from training.face_world.splits import person
+
+from ..fixtures.face_mesh import mesh_of
 
 ROOT = Path(__file__).resolve().parents[2]
 HOST = os.environ.get("COMFYUI_PATH")
@@ -147,6 +154,20 @@ def test_a_killed_job_goes_on_with_the_same_frames(tmp_path: Path):
         continued += 0 < done(base) < whole["frames"]
         assert in_host(base, "clip", "6")["latents"] == whole["latents"], turn
     assert continued >= 8, "the kills must fall into the middle of the job"
+
+
+def test_landmarks_of_the_host_move_a_portrait(tmp_path: Path):
+    who = person("tune", 3)
+    openings = np.concatenate([np.zeros(10), np.sin(np.linspace(0, np.pi, 15))])
+    states = [FaceState(viseme=np.array([opening, 0, 0, 0], np.float32)) for opening in openings]
+    points = [face_points(who, state, 512) for state in states]
+    np.save(tmp_path / "meshes.npy", np.stack([mesh_of(one) for one in points]))
+    result = in_host(tmp_path / "base", "landmarks", str(tmp_path / "meshes.npy"))
+    assert result["frames"] == 25
+    assert result["open"] > 0.5
+    assert result["chin"] == pytest.approx(points[0].points["chin"], abs=0.1)
+    assert len(result["video"]) == 1
+    assert "pip install mediapipe" in result["refused"]
 
 
 def done(base: Path) -> int:

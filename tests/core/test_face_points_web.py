@@ -19,7 +19,7 @@ import pytest
 from moee_core.renderer import names
 from moee_core.renderer.check import PointsError
 from moee_core.renderer.editor import COLOURS, draw_points, lines, part_of, table, table_json
-from moee_core.renderer.find import find_face_box, points_on
+from moee_core.renderer.find import find_face_box, start_points
 from moee_core.renderer.points import FacePoints, parse_points
 
 WEB = Path(__file__).resolve().parents[2] / "nodes" / "web"
@@ -235,18 +235,11 @@ def test_the_largest_face_is_taken_and_kept_inside_the_picture():
     assert 200 < x0 < 240
     assert 150 < y0 < 180
     assert (x1, y1) == (419, 359)
-    eyes = points_on(picture, "").frame.origin
+    eyes = start_points(picture).frame.origin
     assert x0 < eyes[0] < x1
     assert y0 < eyes[1] < y1
 
 
-@pytest.mark.usefixtures("_cascade")
-def test_a_text_needs_no_face_to_be_found():
-    picture = np.zeros((360, 420, 3), np.uint8)
-    marked = FacePoints.template(420, 360)
-    assert points_on(picture, marked.to_json()).to_json() == marked.to_json()
-
-
 def test_a_picture_too_small_for_a_face_is_named():
     with pytest.raises(PointsError, match="use a larger picture"):
-        points_on(np.zeros((48, 48, 3), np.uint8), "")
+        start_points(np.zeros((48, 48, 3), np.uint8))

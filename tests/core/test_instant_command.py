@@ -207,4 +207,4 @@ def test_a_motion_is_made_read_edited_combined_and_plotted(
 @pytest.mark.parametrize("given", [[], ["--audio", "a.wav", "--read", "b.npz"]])
 def test_a_motion_has_one_source(given: list[str], capsys: pytest.CaptureFixture[str]):
     assert main(["motion", *given]) == 2
-    assert "give --audio to make a motion or --read to read one" in capsys.readouterr().err
+    assert "give one of --audio, to make a motion" in capsys.readouterr().err

@@ -1,0 +1,1 @@
+"""A face in a video as motion: landmarks of a detector, head pose, and coefficients."""
