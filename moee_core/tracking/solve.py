@@ -111,8 +111,8 @@ class Prediction:
         points = calm_points(calm)
         frame = points.frame
         self._mouth = MouthShape(points)
-        self._down_lids = {
-            side: 0.5 * float(frame.to_face(points.line((f"eye_{side}_lower", f"eye_{side}_upper")))[:, 1] @ [1, -1])
+        self._open_eyes = {
+            side: float(frame.to_face(points.line((f"eye_{side}_lower", f"eye_{side}_upper")))[:, 1] @ [1, -1])
             for side in names.SIDES
         }
         table = np.zeros((len(_PARTS), len(names.SIDES), len(FEATURES)))
@@ -136,7 +136,7 @@ class Prediction:
         squint = sum(share * row[FACE.index[unit]] for unit, share in LOWER_LID.items())
         for i, (label, side, _) in enumerate(_PARTS):
             if label == "bag":
-                parts[i] = -2 * self._down_lids[side] * min(squint, MOST_SQUINT)
+                parts[i] = -self._open_eyes[side] * min(squint, MOST_SQUINT)
         lips = self._mouth(row)
         at = np.array([np.interp(_U, _AT, line) for line in lips.lines])
         rest = [float(self._base @ given), *lips.corners.reshape(-1), lips.drop]
