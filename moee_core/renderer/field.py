@@ -96,10 +96,11 @@ class Grid:
         return cv2.warpAffine(values, matrix, (x1 - x0, y1 - y0), flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
     def at(self, values: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-        """(n, c) values at positions (n, 2) in pixels."""
+        """(n, c) or (h, w, c) values at positions (n, 2) or (h, w, 2) in pixels; n is below 32,768."""
         corner = np.array([self.left, self.top], np.float32)
         places = ((np.asarray(pixels, np.float32) - corner + 0.5) / self.steps - 0.5).astype(np.float32)
-        return looked_up(values, places[None]).reshape(len(places), -1)
+        found = looked_up(values, places if places.ndim == 3 else places[None])
+        return found.reshape(*places.shape[:-1], -1)
 
     def moved(self, values: np.ndarray, by: np.ndarray) -> np.ndarray:
         """Values of each node looked up at node + ``by`` (h, w, 2) pixels."""
