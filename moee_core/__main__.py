@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         "--renderer",
         choices=("model", "instant"),
         default="model",
-        help="instant: no checkpoint, the portrait is moved",
+        help="instant: no checkpoint, the portrait is moved; needs a set written with --large",
     )
     add_generator(evaluate)
     evaluate.set_defaults(run=_evaluate)
@@ -291,8 +291,14 @@ def _evaluate(options: argparse.Namespace) -> int:
         system, info = load_system(options.model)
         settings = _settings(options, info.sampling)
         make, noted = model_maker(system, settings), _noted(settings)
-    progress = _ProgressLine("people")
-    report = evaluate_folder(make, Path(options.set), noted, people=options.people, on_progress=progress)
+    report = evaluate_folder(
+        make,
+        Path(options.set),
+        noted,
+        people=options.people,
+        large=options.renderer == "instant",
+        on_progress=_ProgressLine("people"),
+    )
     sys.stdout.write(format_report(report))
     if options.report:
         Path(options.report).write_text(json.dumps(report, indent=1), encoding="utf-8")

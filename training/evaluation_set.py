@@ -1,9 +1,13 @@
 """Write an evaluation set: test people, test voices, test sentences, and the instruments' calibration pictures.
 
-    python training/evaluation_set.py OUT [--people 50] [--first 0] [--split test|tune]
+    python training/evaluation_set.py OUT [--people 50] [--first 0] [--split test|tune] [--large]
 
 One ``person-NNN.npz`` per person (see ``moee_core/metrics/evaluate.py``). It is a pure function of the face world, so
 the instruments are fixed before any model is trained. Takes about two seconds a person.
+
+``--large`` is for the instant renderer, which moves a portrait of 512 pixels: the same calibration states and true
+clips are drawn at 512 as well and reduced as its frames are. A line drawn at 64 comes out wider than one drawn at 512
+and reduced, and a reader calibrated on the one misreads the other, true renders too. About a minute a person.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ if __name__ == "__main__":
 
 from moee_core.emotion.vocabulary import LABELS
 from moee_core.metrics.evaluate import CONDITIONS, LABEL_ORDER
-from moee_core.metrics.instrument import SIDE
+from moee_core.metrics.instrument import SIDE, downsized
 from training.face_world import performance as world
 from training.face_world.points import face_points
 from training.face_world.render import face_regions, render
@@ -36,13 +40,16 @@ LARGE = 512
 """Side of the portrait that the instant renderer moves."""
 
 
-def calibration(rng: np.random.Generator, identity, pose: np.ndarray) -> dict[str, np.ndarray]:
-    """Random speech and emotion of one person, half of it a little blurred, with the truth."""
+def calibration(
+    rng: np.random.Generator, identity, pose: np.ndarray, *, large: bool = False, count: int = CALIBRATION
+) -> dict[str, np.ndarray]:
+    """Random speech and emotion of one person, half of it a little blurred, with the truth; ``large`` adds the same
+    drawn large and reduced."""
     import cv2
 
     shapes = [target for targets in VISEME_OF.values() for target in targets]
-    pictures, mouth, units, label = [], [], [], []
-    for number in range(CALIBRATION):
+    pictures, reduced, mouth, units, label = [], [], [], [], []
+    for number in range(count):
         which = number % len(LABEL_ORDER)
         name = LABEL_ORDER[which]
         emotion = world.vector({} if name == "neutral" else {name: float(rng.uniform(0.5, 1.2))})
@@ -57,14 +64,15 @@ def calibration(rng: np.random.Generator, identity, pose: np.ndarray) -> dict[st
             gaze=np.zeros(2, np.float32),
             blink=float(rng.random() < 0.06),
         )
-        picture = render(identity, state, SIDE)
-        if rng.random() < 0.5:
-            picture = cv2.GaussianBlur(picture, (0, 0), float(rng.uniform(0.3, 0.9)))
-        pictures.append(picture)
+        blur = float(rng.uniform(0.3, 0.9)) if rng.random() < 0.5 else 0.0
+        for size, kept in ((SIDE, pictures), (LARGE, reduced))[: 2 if large else 1]:
+            picture = downsized(render(identity, state, size), SIDE)
+            kept.append(cv2.GaussianBlur(picture, (0, 0), blur) if blur else picture)
         mouth.append(viseme[:2])
         units.append(state.action_units)
         label.append(which)
-    return {
+    more = {"calibration_large": np.stack(reduced)} if large else {}
+    return more | {
         "calibration": np.stack(pictures),
         "mouth": np.stack(mouth),
         "units": np.stack(units),
@@ -79,13 +87,16 @@ def _units(rng: np.random.Generator, identity, emotion: np.ndarray) -> np.ndarra
 
 
 def clip(
-    rng: np.random.Generator, identity, pose: np.ndarray, label: str, utterance: Utterance
+    rng: np.random.Generator, identity, pose: np.ndarray, label: str, utterance: Utterance, *, large: bool
 ) -> dict[str, np.ndarray]:
     """One true performance of a label at full intensity."""
     frames = int(np.ceil(utterance.duration * world.FPS))
     emotion = np.tile(world.vector({} if label == "neutral" else {label: 1.0}), (frames, 1))
     act = world.perform(rng, identity, emotion, samples=utterance.samples, phonemes=utterance.phonemes, base_pose=pose)
-    return {
+    more = {}
+    if large:
+        more["frames_large"] = np.stack([downsized(frame, IMAGE_SIZE) for frame in act.render(identity, LARGE)])
+    return more | {
         "samples": utterance.samples.astype(np.float16),
         "frames": act.render(identity, IMAGE_SIZE),
         "viseme": act.viseme,
@@ -96,7 +107,7 @@ def clip(
     }
 
 
-def make_person(split: str, number: int, utterances: list[Utterance]) -> dict[str, np.ndarray]:
+def make_person(split: str, number: int, utterances: list[Utterance], *, large: bool = False) -> dict[str, np.ndarray]:
     """Everything about one test person."""
     rng = split_rng(split, number, purpose=7)
     identity = person(split, number)
@@ -104,14 +115,14 @@ def make_person(split: str, number: int, utterances: list[Utterance]) -> dict[st
     state = world.portrait_state(pose)
     out = {"portrait": render(identity, state, IMAGE_SIZE), "portrait_large": render(identity, state, LARGE)}
     out["points"] = np.array(face_points(identity, state, LARGE).to_json())
-    out |= calibration(rng, identity, pose)
+    out |= calibration(rng, identity, pose, large=large)
     for offset, condition in enumerate(CONDITIONS):
         label = LABEL_ORDER[(number + 3 * offset) % len(LABEL_ORDER)]
         if condition == "neutral":
             pool = [u for u in utterances if u.mood == "neutral"]
         else:
             pool = [u for u in utterances if u.mood not in ("neutral", label)]
-        chosen = clip(rng, identity, pose, label, pool[rng.integers(len(pool))])
+        chosen = clip(rng, identity, pose, label, pool[rng.integers(len(pool))], large=large)
         out |= {f"{condition}_{key}": value for key, value in chosen.items()}
     label = LABELS[1 + number % 6]
     out["intensity_label"] = np.array(label)
@@ -133,6 +144,7 @@ def main() -> int:
     parser.add_argument("--people", type=int, default=50)
     parser.add_argument("--first", type=int, default=0, help="number of the first person")
     parser.add_argument("--split", choices=("tune", "test"), default="test")
+    parser.add_argument("--large", action="store_true", help="for `evaluate --renderer instant`; a minute a person")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     utterances = load_speech(options.split)
@@ -141,7 +153,7 @@ def main() -> int:
         if path.exists():
             continue
         temporary = options.out / f".person-{number:03d}.{os.getpid()}.npz"
-        save_arrays(temporary, make_person(options.split, number, utterances))
+        save_arrays(temporary, make_person(options.split, number, utterances, large=options.large))
         os.replace(temporary, path)
         sys.stderr.write(f"\rperson {number - options.first + 1}/{options.people}")
     sys.stderr.write("\n")

@@ -2,7 +2,8 @@
 
 The evaluation set is a folder of one ``person-NNN.npz`` per person (written by ``training/evaluation_set.py``): the
 portrait, calibration pictures for the instruments, and true clips. The instruments come from the calibration pictures
-alone. Every figure stands beside what the same instrument says of the true renders.
+alone. Every figure stands beside what the same instrument says of the true renders. What is drawn large and reduced
+(the instant renderer's frames) is read by an instrument calibrated on true renders drawn large and reduced.
 
 Definitions, per clip, then averaged over clips:
     mouth            correlation of the opening read from the frames with the true opening
@@ -30,7 +31,7 @@ from ..motion.coefficients import Motion
 from ..pipeline import SamplingSettings, animate
 from ..systems.moee import MoEESystem
 from .definitions import correlation, flicker, gain, psnr, shifted_correlation, spearman
-from .instrument import FaceReader, IdentityReader
+from .instrument import FaceReader, IdentityReader, downsized
 
 CONDITIONS = ("neutral", "contradicting")
 """Mood of the voice: neutral, or another emotion than the label."""
@@ -60,15 +61,9 @@ def instant_maker(generate: Callable[[Waveform, EmotionTimeline], Motion]) -> Ma
         portrait = person["portrait_large"]
         renderer = InstantRenderer(portrait, parse_points(str(person["points"]), portrait.shape[1], portrait.shape[0]))
         side = person["portrait"].shape[0]
-        return np.stack([_reduced(frame, side) for frame in renderer.frames(generate(waveform, emotion))])
+        return np.stack([downsized(frame, side) for frame in renderer.frames(generate(waveform, emotion))])
 
     return make
-
-
-def _reduced(frame: np.ndarray, side: int) -> np.ndarray:
-    import cv2
-
-    return cv2.resize(frame, (side, side), interpolation=cv2.INTER_AREA)
 
 
 def load_people(folder: Path, people: int = 0) -> list[dict[str, np.ndarray]]:
@@ -83,17 +78,31 @@ def load_people(folder: Path, people: int = 0) -> list[dict[str, np.ndarray]]:
     return loaded
 
 
+def _drawn_large(person: dict[str, np.ndarray], folder: Path) -> dict[str, np.ndarray]:
+    if "calibration_large" not in person:
+        raise MediaError(
+            f"{folder} has no renders drawn large, by which the instant renderer is read; make a set that has: "
+            "python training/evaluation_set.py OUT --large"
+        )
+    names = ["calibration", *(f"{condition}_frames" for condition in CONDITIONS)]
+    return person | {name: person[f"{name}_large"] for name in names}
+
+
 def evaluate_folder(
     make: Maker,
     folder: Path,
     settings: dict[str, Any],
     *,
     people: int = 0,
+    large: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """All figures of what ``make`` makes, as nested plain dicts: {"model": {condition: {...}}, "truth": {...},
-    "intensity": {...}}. ``settings`` are noted in the report."""
+    "intensity": {...}}. ``settings`` are noted in the report. ``large`` calibrates on, and compares with, true renders
+    drawn large and reduced. Raises ``MediaError`` when the set has none."""
     everyone = load_people(folder)
+    if large:
+        everyone = [_drawn_large(person, folder) for person in everyone]
     identities = IdentityReader([person["calibration"] for person in everyone])
     chosen = everyone[: people or None]
     rows: dict[str, list[dict[str, float]]] = {f"{who}/{c}": [] for who in ("model", "truth") for c in CONDITIONS}

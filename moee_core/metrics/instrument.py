@@ -21,14 +21,18 @@ RIDGE = 0.02
 LINEAR_SHARE = 0.3
 
 
-def small(frames: np.ndarray) -> np.ndarray:
-    """(F, S, S, 3) uint8 -> (F, 64, 64, 3) float32 in [0, 1], by averaging."""
+def downsized(picture: np.ndarray, side: int) -> np.ndarray:
+    """(S, S, 3) uint8 -> (side, side, 3) uint8, by averaging; a picture of that size is returned as it is."""
     import cv2
 
-    if frames.shape[1] == SIDE:
-        return frames.astype(np.float32) / 255
-    resized = [cv2.resize(frame, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for frame in frames]
-    return np.stack(resized).astype(np.float32) / 255
+    if picture.shape[0] == side:
+        return picture
+    return cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
+
+
+def small(frames: np.ndarray) -> np.ndarray:
+    """(F, S, S, 3) uint8 -> (F, 64, 64, 3) float32 in [0, 1], by averaging."""
+    return np.stack([downsized(frame, SIDE) for frame in frames]).astype(np.float32) / 255
 
 
 def features(frames: np.ndarray) -> np.ndarray:

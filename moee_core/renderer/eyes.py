@@ -34,6 +34,7 @@ PRESSING = 0.055
 """How far a lowered brow presses the inner half of the lid down."""
 LOWER_LID = {"AU7": 0.26, "AU6": 0.44, "AU9": 0.18}
 MOST_SQUINT = 0.55
+NARROWING_DRAWN = 0.4
 """How much of the eye's opening units take from below, and the most of it."""
 GAZE = (0.11, 0.055)
 """How far the iris goes to the side and up or down."""
@@ -51,16 +52,17 @@ class Look:
     gaze_y: float
 
     @classmethod
-    def of(cls, row: np.ndarray, side: str) -> Look:
+    def of(cls, row: np.ndarray, side: str, narrowing: float = 1.0) -> Look:
+        """``narrowing`` scales what units do to an eye but for shutting and widening it."""
         value = {name: float(row[i]) for name, i in FACE.index.items()}
         units = {name: min(max(value[f"AU{name}"], 0.0), 1.5) for name in ("1", "4", "5", "6", "7", "9")}
         shut = min(max(value[f"lid{side}"], 0.0), 1.0)
         narrowed = 0.20 * units["7"] + 0.12 * units["6"] + 0.14 * units["9"]
-        narrowed = min(0.45, narrowed * (1 - 0.5 * min(units["5"], 1.0)))
+        narrowed = min(0.45, narrowing * narrowed * (1 - 0.5 * min(units["5"], 1.0)))
         return cls(
             shut=shut + (1 - shut) * narrowed,
             wide=units["5"] * (1 - shut),
-            squint=min(MOST_SQUINT, sum(share * units[unit[2:]] for unit, share in LOWER_LID.items())),
+            squint=min(MOST_SQUINT, narrowing * sum(share * units[unit[2:]] for unit, share in LOWER_LID.items())),
             press=units["4"] * (1 - min(1.0, 1.25 * units["1"])) * (1 - shut),
             gaze_x=min(max(value["gaze_x"], -1.0), 1.0),
             gaze_y=min(max(value["gaze_y"], -1.0), 1.0),
@@ -89,11 +91,12 @@ class Look:
 class EyePainter:
     """One eye of one portrait."""
 
-    def __init__(self, picture: np.ndarray, points: FacePoints, side: str) -> None:
-        """``picture`` (H, W, 3) uint8."""
+    def __init__(self, picture: np.ndarray, points: FacePoints, side: str, drawn: float = 0.0) -> None:
+        """``picture`` (H, W, 3) uint8; ``drawn`` 0 is a photograph, 1 a drawing."""
         frame = points.frame
+        self._narrowing = 1 - NARROWING_DRAWN * drawn
         self._side, self._frame = side, frame
-        self._source = Look.of(points.source_row(), side)
+        self._source = Look.of(points.source_row(), side, self._narrowing)
         upper = frame.to_face(points.line(names.lid(side, "upper")))
         lower = frame.to_face(points.line(names.lid(side, "lower")))
         brow = frame.to_face(points.line(names.brow(side)))
@@ -167,7 +170,7 @@ class EyePainter:
 
     def look(self, row: np.ndarray) -> Look:
         """What the eye is asked to do beyond the picture, in steps too small to see."""
-        return Look.of(row, self._side).beyond(self._source).rounded()
+        return Look.of(row, self._side, self._narrowing).beyond(self._source).rounded()
 
     def paint(self, look: Look, patch: np.ndarray) -> np.ndarray:
         """(h, w, 3) uint8 for ``box``; ``patch`` (h, w, 3) is the skin there now."""

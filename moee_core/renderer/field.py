@@ -95,8 +95,20 @@ class Grid:
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         return cv2.warpAffine(values, matrix, (x1 - x0, y1 - y0), flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
+    def on(self, other: Grid, values: np.ndarray) -> np.ndarray:
+        """Values of these nodes at the nodes of another grid."""
+        (step_x, step_y), (other_x, other_y) = self.steps.tolist(), other.steps.tolist()
+        matrix = np.array(
+            [
+                [other_x / step_x, 0, (other.left - self.left + 0.5 * other_x) / step_x - 0.5],
+                [0, other_y / step_y, (other.top - self.top + 0.5 * other_y) / step_y - 0.5],
+            ]
+        )
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        return cv2.warpAffine(values, matrix, (other.columns, other.rows), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+
     def at(self, values: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-        """(n, c) values at positions (n, 2) in pixels."""
+        """(n, c) values at positions (n, 2) in pixels; n is below 32,768."""
         corner = np.array([self.left, self.top], np.float32)
         places = ((np.asarray(pixels, np.float32) - corner + 0.5) / self.steps - 0.5).astype(np.float32)
         return looked_up(values, places[None]).reshape(len(places), -1)

@@ -29,8 +29,12 @@ TOOTH_WIDTH = 0.125
 class InsideMouth:
     """The inside of one portrait's mouth."""
 
-    def __init__(self, picture: np.ndarray, points: FacePoints, shape: MouthShape, aperture: np.ndarray) -> None:
-        """``aperture`` (H, W) uint8 marks what of the picture is inside the mouth."""
+    def __init__(
+        self, picture: np.ndarray, points: FacePoints, shape: MouthShape, aperture: np.ndarray, drawn: float = 0.0
+    ) -> None:
+        """``aperture`` (H, W) uint8 marks what of the picture is inside the mouth; ``drawn`` 1 is a drawing, whose
+        teeth are one white band."""
+        self._drawn = drawn
         self._frame = points.frame
         neutral = shape(np.zeros(len(shape.source_row), np.float32))
         self._rest_y = float(neutral.lines[1:3].mean(axis=0)[len(neutral.x) // 2])
@@ -39,7 +43,8 @@ class InsideMouth:
         light = self._brightness(picture, points, shape)
         self._cavity = np.array(CAVITY, np.float32) * np.clip(light, 0.6, 1.0)
         self._tongue = np.array(TONGUE, np.float32) * np.clip(light, 0.55, 1.0)
-        self._teeth = np.array(TEETH, np.float32) * np.clip(0.5 + 0.5 * light, 0.86, 1.0)
+        lit = float(np.clip(0.5 + 0.5 * light, 0.86, 1.0))
+        self._teeth = np.array(TEETH, np.float32) * (lit + drawn * (1 - lit))
         self._own = self._own_teeth(picture, aperture, shape) if aperture.any() else None
         self._source = shape.source
 
@@ -115,6 +120,7 @@ class InsideMouth:
         shadow = 0.80 + 0.20 * smoothstep(depth_top, 0.0, 0.04)
         corner = 0.55 + 0.25 * min(1.0, lips.bared)  # lips drawn back let light in
         shadow *= corner + (1 - corner) * smoothstep(sides, 0.0, 0.45)
+        shadow = shadow + (1 - shadow) * np.float32(0.75 * self._drawn)
         if self._own is not None:  # light and shadow are in the picture already
             shadow = shadow + (1 - shadow) * self._own_share(lips)
         colour *= shadow
@@ -154,23 +160,29 @@ class InsideMouth:
             colour += (planes(own) - colour) * share
             return
         place = (x - self._rest_x) / self._arch(lips)
-        reach = 0.012 + 0.085 * lips.bared
+        reach = 0.012 + (0.085 + 0.045 * self._drawn) * lips.bared
         edge = self._rest_y + reach - 0.05 * place * place
         tooth = (x - self._rest_x) / np.float32(TOOTH_WIDTH)
         gap = np.abs(tooth - np.rint(tooth))
-        edge = edge - 0.012 * np.exp(-((gap / 0.09) ** 2))  # rounded corners between neighbours
-        share = np.clip((edge - y) / pixel + 0.5, 0, 1) * smoothstep(1.08 - np.abs(place), 0.0, 0.25)
-        shade = 1 - 0.08 * np.exp(-((gap / 0.06) ** 2)) - 0.16 * np.clip(np.abs(place), 0, 1) ** 2
+        single = np.float32(1 - self._drawn)
+        edge = edge - 0.012 * single * np.exp(-((gap / 0.09) ** 2))  # rounded corners between neighbours
+        width = 1.08 + 0.2 * self._drawn
+        share = np.clip((edge - y) / pixel + 0.5, 0, 1) * smoothstep(width - np.abs(place), 0.0, 0.25)
+        shade = 1 - single * (0.08 * np.exp(-((gap / 0.06) ** 2)) + 0.16 * np.clip(np.abs(place), 0, 1) ** 2)
         colour += (self._teeth[:, None, None] * shade - colour) * share
 
     def _paint_lower_teeth(self, colour: np.ndarray, x: np.ndarray, y: np.ndarray, lips: Lips) -> None:
         pixel = np.float32(1.0 / self._frame.distance)
         place = (x - self._rest_x) / self._arch(lips)
         edge = self._rest_y + 0.9 * lips.drop + 0.035 + 0.04 * (1 - lips.lower_bared) + 0.03 * place * place
+        edge = edge - np.float32(0.16 * self._drawn * lips.lower_bared)  # a drawing has one band of teeth
         tooth = (x - self._rest_x) / np.float32(0.75 * TOOTH_WIDTH) + 0.5
         gap = np.abs(tooth - np.rint(tooth))
-        share = np.clip((y - edge) / pixel + 0.5, 0, 1) * smoothstep(0.95 - np.abs(place), 0.0, 0.25)
-        shade = (0.86 - 0.12 * np.exp(-((gap / 0.08) ** 2))) * (1 - 0.3 * np.clip(np.abs(place), 0, 1) ** 2)
+        width = 0.95 + 0.3 * self._drawn
+        share = np.clip((y - edge) / pixel + 0.5, 0, 1) * smoothstep(width - np.abs(place), 0.0, 0.25)
+        single = np.float32(1 - self._drawn)
+        shade = 0.86 + 0.09 * self._drawn - 0.12 * single * np.exp(-((gap / 0.08) ** 2))
+        shade = shade * (1 - 0.3 * single * np.clip(np.abs(place), 0, 1) ** 2)
         colour += (self._teeth[:, None, None] * shade - colour) * share
 
     def _paint_tongue(self, colour: np.ndarray, x: np.ndarray, y: np.ndarray, lips: Lips) -> None:

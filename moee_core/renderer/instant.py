@@ -21,6 +21,7 @@ import numpy as np
 
 from ..errors import MediaError
 from ..motion.coefficients import FACE, UNITS, Motion, MotionError
+from . import names
 from .check import PointsError
 from .eyes import EyePainter, Look
 from .field import Grid, smoothstep, spreading
@@ -40,18 +41,21 @@ REACH = 0.46
 """Of the field around a control point, in eye distances."""
 NODES = 15.0
 """Grid nodes in an eye distance."""
-SHADE_NODES = 36.0
+SHADE_NODES, SHADE_NODES_DRAWN = 36.0, 64.0
 JAW_UNITS = ("25", "26", "27")
 """What speech moves as well: stronger, they would leave it nothing to move."""
 LEVELS = 32
 """Steps between the skin with the folds of a smile and the skin without."""
+LASHES_HELD, HELD_AROUND = 0.05, 0.1
+"""Above an eye, and around it, the face keeps still; in eye distances."""
 MARGIN = 0.55
 """How far the head may move beyond where it is, in eye distances."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RenderSettings:
-    """``strength`` scales the expression, ``folds`` the wrinkles painted on the skin; None is by the picture.
+    """``strength`` scales the expression, ``folds`` the wrinkles painted on the skin, ``drawn`` 0 moves a face as
+    photographs and 1 as drawings of it move; None is by the picture.
 
     At strength 1 a unit moves the face as far as photographs of the posed unit show. Drawn faces, small and simple,
     need more to be read: 1.5, and folds twice as dark.
@@ -59,18 +63,19 @@ class RenderSettings:
 
     strength: float | None = None
     folds: float | None = None
+    drawn: float | None = None
 
     def __post_init__(self) -> None:
-        for name, high in (("strength", 2.5), ("folds", 1.5)):
+        for name, high in (("strength", 2.5), ("folds", 1.5), ("drawn", 1.0)):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= high:
                 raise ValueError(f"RenderSettings.{name} must be 0 to {high}, got {value}")
 
-    def on(self, portrait: np.ndarray, points: FacePoints) -> tuple[float, float]:
-        """(strength, folds) for a portrait (H, W, 3) uint8."""
-        drawn = drawn_share(portrait, points) if self.strength is None or self.folds is None else 0.0
+    def on(self, portrait: np.ndarray, points: FacePoints) -> tuple[float, float, float]:
+        """(strength, folds, drawn) for a portrait (H, W, 3) uint8."""
+        drawn = drawn_share(portrait, points) if self.drawn is None else self.drawn
         strength = 1 + 0.5 * drawn if self.strength is None else self.strength
-        return strength, 0.5 + 0.5 * drawn if self.folds is None else self.folds
+        return strength, 0.5 + 0.5 * drawn if self.folds is None else self.folds, drawn
 
 
 class InstantRenderer:
@@ -80,7 +85,7 @@ class InstantRenderer:
         """``portrait`` (H, W, 3) or (H, W, 4) uint8; transparency is laid over mid grey and cuts out the head."""
         picture = _checked(portrait, points)
         self.portrait, self.points = picture[..., :3], points
-        self._strength, folds = (settings or RenderSettings()).on(self.portrait, points)
+        self._strength, folds, drawn = (settings or RenderSettings()).on(self.portrait, points)
         self._source_row = points.source_row()
         self._units = [FACE.index[f"AU{name}"] for name in UNITS]
         self._raised = [FACE.index[f"AU{name}"] for name in UNITS if name not in JAW_UNITS]
@@ -100,19 +105,20 @@ class InstantRenderer:
         self._colour, self._rest = (np.empty((*self._layer.shape[:2], 3), np.uint8) for _ in range(2))
         self._alpha = np.empty(self._layer.shape[:2], np.uint8)
 
-        shape = MouthShape(points)
+        shape = MouthShape(points, drawn)
         _refine(shape, self.portrait, points)
         self._shape = shape
-        self._rig = Rig(points, shape)
+        self._rig = Rig(points, shape, drawn)
         nodes = frame.to_face(self._grid.nodes.reshape(-1, 2))
-        near = self._reach_of_expression(nodes).astype(np.float32)
+        near = (self._reach_of_expression(nodes) * (1 - self._held_by_eyes(nodes))).astype(np.float32)
         self._spread = np.ascontiguousarray((spreading(self._rig.places, nodes, REACH) * near[:, None]).T)
-        self._mouth = MouthPainter(self.portrait, points, shape, self._layer, self._grid)
+        self._mouth = MouthPainter(self.portrait, points, shape, self._layer, self._grid, drawn)
         self._skins = _Skins(self.portrait, points, self._layer, self._grid, self._mouth)
         self._looks: list[tuple[Look, int] | None] = [None, None]
-        self._eyes = [EyePainter(self.portrait, points, side) for side in "RL"]
-        self._shade_grid = Grid.over(face_box, frame.distance / SHADE_NODES)
-        self._shading = Shading(points, self._shade_grid, folds)
+        self._eyes = [EyePainter(self.portrait, points, side, drawn) for side in "RL"]
+        nodes_a_unit = SHADE_NODES + drawn * (SHADE_NODES_DRAWN - SHADE_NODES)
+        self._shade_grid = Grid.over(face_box, frame.distance / nodes_a_unit)
+        self._shading = Shading(points, self._shade_grid, folds, drawn)
         self._neck_box = self._neck_grid_box()
 
     # The interface.
@@ -213,11 +219,9 @@ class InstantRenderer:
         if factors is None:
             return
         grid = self._shade_grid
-        by = self._grid.at(backward, grid.nodes.reshape(-1, 2)).reshape(grid.rows, grid.columns, 2)
-        places = grid.index + by / grid.steps
+        places = cv2.add(self._grid.on(grid, backward / grid.steps), grid.index)
         moved = looked_up(factors, places, border=cv2.BORDER_CONSTANT, value=1.0)
-        strength = np.clip(np.rint(moved * 128), 0, 255).astype(np.uint8)
-        big = grid.enlarged(strength)
+        big = grid.enlarged(cv2.convertScaleAbs(moved, alpha=128))
         view = out[grid.slices]
         view[:] = cv2.multiply(view, cv2.merge([big] * 3), scale=1 / 128)
 
@@ -275,6 +279,20 @@ class InstantRenderer:
         x = np.abs(nodes[:, 0] - head.centre_x) / head.half
         top = min(float(self._rig.places[:, 1].min()) + 0.1, -0.8)
         return (1 - smoothstep(x, 0.95, 1.35)) * smoothstep(nodes[:, 1], top - 0.25, top + 0.1)
+
+    def _held_by_eyes(self, nodes: np.ndarray) -> np.ndarray:
+        """(m,) 1 on the eyes and their lashes, which a brow that rises must not drag along, falling to 0 around."""
+        frame, held = self.points.frame, np.zeros(len(nodes))
+        for side in names.SIDES:
+            upper, lower = (frame.to_face(self.points.line(names.lid(side, which))) for which in ("upper", "lower"))
+            left, right = sorted((float(upper[0, 0]), float(upper[-1, 0])))
+            order = np.argsort(upper[:, 0])
+            top = np.interp(nodes[:, 0], upper[order, 0], upper[order, 1]) - LASHES_HELD
+            bottom = np.interp(nodes[:, 0], lower[np.argsort(lower[:, 0]), 0], lower[np.argsort(lower[:, 0]), 1])
+            beside = np.maximum(left - nodes[:, 0], nodes[:, 0] - right)
+            away = np.maximum.reduce([top - nodes[:, 1], nodes[:, 1] - bottom, beside, np.zeros(len(nodes))])
+            held = np.maximum(held, 1 - smoothstep(away, 0.0, HELD_AROUND))
+        return held
 
 
 class _Skins:

@@ -28,6 +28,8 @@ OPEN = 0.03
 Closed lips that are marked a little off have a gap, too."""
 FRINGE = 0.016
 """Of the inside's colours on the lips' edges, in eye distances."""
+SEAM = 0.02
+"""Half the height of the line between drawn lips that are closed; when they part it stays with the upper one."""
 BLEND = 0.13
 """Width of the passage from the lips into the skin around, in eye distances."""
 END_BLEND = 0.14
@@ -42,9 +44,18 @@ class MouthPainter:
     """The mouth of one portrait."""
 
     def __init__(
-        self, picture: np.ndarray, points: FacePoints, shape: MouthShape, layer: np.ndarray, grid: Grid
+        self,
+        picture: np.ndarray,
+        points: FacePoints,
+        shape: MouthShape,
+        layer: np.ndarray,
+        grid: Grid,
+        drawn: float = 0.0,
     ) -> None:
-        """``picture`` (H, W, 3) uint8, ``layer`` (height, width, 4) the head cut out of the grid's rectangle."""
+        """``picture`` (H, W, 3) uint8, ``layer`` (height, width, 4) the head cut out of the grid's rectangle.
+
+        ``drawn`` 0 is a photograph, 1 a drawing.
+        """
         self._frame, self._points, self._grid = points.frame, points, grid
         self._axes = points.frame.axes.astype(np.float32)
         self._back = np.linalg.inv(points.frame.axes).astype(np.float32)
@@ -54,7 +65,8 @@ class MouthPainter:
         aperture = self._aperture(points)
         self._hole = np.ascontiguousarray(aperture[grid.slices])
         self.skin = self.without_inside(layer)
-        self._inside = InsideMouth(picture, points, shape, aperture)
+        self._inside = InsideMouth(picture, points, shape, aperture, drawn)
+        self._seam = 0.0 if parted(self._before) else SEAM * drawn
 
     def _aperture(self, points: FacePoints) -> np.ndarray:
         """(H, W) uint8: 1 where the picture shows the inside of the mouth."""
@@ -119,7 +131,9 @@ class MouthPainter:
         right, left = (float(v) for v in lips.corners[:, 0])
         station = (x - right) * ((STATIONS - 1) / (left - right))
         now_lines = table_at(np.ascontiguousarray(lips.lines.T, np.float32), station)
-        now, then = cv2.split(now_lines), cv2.split(table_at(self._table, station))
+        now, then = list(cv2.split(now_lines)), list(cv2.split(table_at(self._table, station)))
+        if self._seam:
+            now_lines = self._with_seam(now, then, now_lines)
         beyond = np.maximum(right - x, x - left)  # past the corners
         weight = smoothstep(np.maximum(now[0] - y, y - now[3]), BLEND, 0.02)
         weight *= smoothstep(beyond, END_BLEND, 0.0)
@@ -142,6 +156,17 @@ class MouthPainter:
                 self._inside.paint(drawn, opening, x, y, now_lines, places, lips)
         mask = np.minimum(weight * 6.0, 1.0) * np.float32(1 - self._alike(lips))
         layer[part] = cv2.blendLinear(drawn, np.ascontiguousarray(layer[part]), mask, 1 - mask)
+
+    def _with_seam(self, now: list[np.ndarray], then: list[np.ndarray], now_lines: np.ndarray) -> np.ndarray:
+        """Cut below the line between closed lips instead of through it: the inner lines (h, w), before and after, in
+        place; returns ``now_lines`` (h, w, 4) with them."""
+        half = np.float32(self._seam)
+        apart = np.clip((now[2] - now[1]) / (2 * half), 0, 1)
+        room = np.clip((then[3] - then[2]) / (3 * half), 0, 1) * half  # none in the corners
+        then[1], then[2] = then[1] + room, then[2] + room
+        now[1], now[2] = now[1] + room, now[2] + room * (1 - apart)
+        now[2] = np.maximum(now[2], now[1])
+        return cv2.merge(now)
 
     def _alike(self, lips: Lips) -> float:
         """1 while the lips are as the picture has them: then its own pixels are the best drawing of them."""

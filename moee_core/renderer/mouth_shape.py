@@ -26,8 +26,8 @@ from .curves import arch
 from .points import FacePoints
 
 STATIONS = 65
-MAX_GAP = 0.52
-MAX_DROP = 0.36
+MAX_GAP, MAX_GAP_DRAWN = 0.52, 1.0
+MAX_DROP, MAX_DROP_DRAWN = 0.36, 0.56
 THINNEST = 0.012
 """A lip's least thickness in eye distances."""
 
@@ -70,7 +70,13 @@ class _Drive:
     rounding: float
 
 
-def _drive(row: np.ndarray) -> _Drive:
+def _drive(row: np.ndarray, drawn: float) -> _Drive:
+    """``drawn`` 0 moves lips as photographs of posed units show, 1 as drawings of them do: a smile rises more than it
+    widens, the mouth is lifted as a whole, and it opens further."""
+
+    def between(photographed: float, drawing: float) -> float:
+        return photographed + drawn * (drawing - photographed)
+
     value = {name: float(row[i]) for name, i in FACE.index.items()}
     au = {name[2:]: min(max(v, 0.0), 1.5) for name, v in value.items() if name.startswith("AU")}
     speech = min(max(value["open"], 0.0), 1.2)
@@ -79,28 +85,31 @@ def _drive(row: np.ndarray) -> _Drive:
     spread, rounding = max(0.0, width), max(0.0, -width)
     smile = 0.5 * (au["12L"] + au["12R"])
 
-    asked = (
-        0.40 * speech + 0.19 * au["26"] + 0.34 * au["27"] + 0.085 * au["25"] * (1 + 0.6 * min(au["20"] + smile, 1.0))
-    )
+    asked = between(0.40, 0.53) * speech + between(0.19, 0.29) * au["26"] + between(0.34, 0.44) * au["27"]
+    asked += 0.085 * au["25"] * (1 + 0.6 * min(au["20"] + smile, 1.0))
     asked += 0.04 * teeth * (1 - rounding) + 0.035 * au["10"] * (1 - 0.7 * min(au["17"], 1.0))
-    opening = MAX_GAP * (1 - np.exp(-asked / MAX_GAP))
-    silent = max(0.0, 1 - 1.5 * speech)  # lips that are pressed in anger part to speak
+    widest = between(MAX_GAP, MAX_GAP_DRAWN)
+    opening = widest * (1 - np.exp(-asked / widest))
+    silent = between(max(0.0, 1 - 1.5 * speech), 1.0)  # lips that are pressed in anger part to speak
     opening *= (1 - press) * (1 - 0.6 * silent * min(au["24"], 1.0)) * (1 - 0.25 * silent * min(au["23"], 1.0))
-    opening *= (1 - 0.2 * rounding) * (1 - 0.15 * min(au["17"], 1.0))
+    opening *= (1 - 0.2 * rounding) * (1 - between(0.15, 0.35) * min(au["17"], 1.0))
     drop = 0.21 * speech + 0.13 * au["26"] + 0.26 * au["27"]
-    drop = MAX_DROP * (1 - np.exp(-drop / MAX_DROP)) * (1 - 0.5 * press)
+    lowest = between(MAX_DROP, MAX_DROP_DRAWN)
+    drop = lowest * (1 - np.exp(-drop / lowest)) * (1 - 0.5 * press)
 
     corners = np.empty((2, 2))
     for i, side in enumerate("RL"):
-        out = 0.110 * au["12" + side] + 0.045 * au["14" + side] + 0.14 * au["20"] + 0.015 * au["10"]
-        out += (
-            0.085 * spread - 0.14 * rounding - 0.035 * au["23"] - 0.03 * au["24"] - 0.02 * au["17"] - 0.012 * au["15"]
-        )
+        out = between(0.110, 0.044) * au["12" + side] + 0.045 * au["14" + side] + between(0.14, 0.045) * au["20"]
+        out += 0.015 * au["10"] + between(0.085, 0.05) * spread - between(0.14, 0.18) * rounding
+        out -= 0.035 * au["23"] + between(0.03, 0.01) * au["24"] + 0.02 * au["17"] + between(0.012, -0.008) * au["15"]
         out -= 0.03 * speech + 0.06 * au["27"] + 0.035 * au["26"] * (1 - 0.8 * min(smile + au["20"], 1.0))
-        down = -0.105 * au["12" + side] - 0.018 * au["14" + side] + 0.105 * au["15"] + 0.035 * au["20"]
-        down += 0.012 * au["17"] - 0.015 * au["10"] + 0.28 * opening * (1 - 0.55 * min(smile, 1.0))
+        down = -between(0.105, 0.115) * au["12" + side] - 0.018 * au["14" + side] + between(0.105, 0.09) * au["15"]
+        down += 0.035 * au["20"] + between(0.012, -0.02) * au["17"] - between(0.015, 0.033) * au["10"]
+        sinking = between(0.28 * (1 - 0.55 * min(smile, 1.0)), 0.25 * (1 - 0.65 * min(au["15"], 1.0)))
+        down += sinking * opening - between(0.0, 0.012) * au["9"]
         corners[i] = out, down
-    middle = 0.015 * smile - 0.022 * au["17"] - 0.012 * au["15"] - 0.010 * au["10"]
+    middle = 0.015 * smile - between(0.022, 0.050) * au["17"] - between(0.012, 0.025) * au["15"]
+    middle -= between(0.010, 0.035) * au["10"] + between(0.0, 0.012) * au["9"]
     thin = 0.30 * au["23"] + 0.45 * au["24"] * (0.4 + 0.6 * silent) + 0.55 * press + 0.10 * au["20"] + 0.08 * spread
     fuller = 1 + 0.22 * rounding
     tensed = min(au["10"], 1.0) * (1 - 0.8 * min(au["17"], 1.0))  # a raised chin covers what a raised lip would show
@@ -124,7 +133,9 @@ def _drive(row: np.ndarray) -> _Drive:
 class MouthShape:
     """The lips of one portrait; call it with a row (34,) of ``FACE``."""
 
-    def __init__(self, points: FacePoints) -> None:
+    def __init__(self, points: FacePoints, drawn: float = 0.0) -> None:
+        """``drawn`` 0 is a photograph, 1 a drawing (``style.py``)."""
+        self._drawn = drawn
         frame = points.frame
         lines = {line: frame.to_face(points.line(members)) for line, members in names.LIP_LINES.items()}
         corners = lines["upper_inner"][[0, -1]]
@@ -137,7 +148,7 @@ class MouthShape:
             found.append(arch(knots, line[order, 1], x))
         self._set_lines(corners, np.stack(found))
         self.source_row = points.source_row()
-        self._then = _drive(self.source_row)
+        self._then = _drive(self.source_row, drawn)
 
     def _set_lines(self, corners: np.ndarray, lines: np.ndarray) -> None:
         """Keep the picture's own lines, in order from top to bottom everywhere."""
@@ -160,7 +171,7 @@ class MouthShape:
         return self(self.source_row)
 
     def __call__(self, row: np.ndarray) -> Lips:
-        now, then = _drive(row), self._then
+        now, then = _drive(row, self._drawn), self._then
         u, size = self.u, np.abs(self.u)
         share = (u + 1) / 2
         moves = (now.corners - then.corners) * np.array([[-1, 1], [1, 1]])
@@ -188,9 +199,9 @@ class MouthShape:
 
         centre0 = top + then.upper_share * gap0
         centre = centre0 + wave(now) - wave(then)
-        lift = (
-            (now.upper_lift - then.upper_lift) * (weight**0.5) * (0.55 + 0.45 * np.exp(-(((size - 0.45) / 0.3) ** 2)))
-        )
+        bows = 0.55 + 0.45 * np.exp(-(((size - 0.45) / 0.3) ** 2))  # of the upper lip, on either side of its middle
+        across = weight**0.5 * bows
+        lift = (now.upper_lift - then.upper_lift) * (across + self._drawn * (weight - across))
         lift_open = lift * min(1.0, float(gap.max()) / 0.05)  # closed lips are lifted together
         inner_top = centre - now.upper_share * gap - np.maximum(lift_open, 0) * 0.5
         inner_bottom = centre + (1 - now.upper_share) * gap
@@ -198,7 +209,7 @@ class MouthShape:
         thick_low = (lower - bottom) * now.thickness[1] / then.thickness[1]
         floor = np.minimum(THINNEST * weight**0.5, np.minimum(top - upper, lower - bottom))
         lines = np.stack([
-            inner_top - np.maximum(thick, floor) - 0.5 * lift,
+            inner_top - np.maximum(thick, floor) - (0.5 - 0.4 * self._drawn) * lift,
             inner_top,
             inner_bottom,
             inner_bottom + np.maximum(thick_low, floor),

@@ -103,16 +103,45 @@ MOVES: Mapping[str, Mapping[str, Move]] = {
 }  # fmt: skip
 
 
+DRAWN: Mapping[str, Mapping[str, Move]] = {  # where drawings of a unit differ from photographs of it
+    "1": {
+        "brow_outer": (0, 0.0), "brow_outer_half": (0, -0.02), "brow_middle": (0, -0.078),
+        "brow_inner_half": (0, -0.115), "brow_inner": (0, -0.155),
+    },
+    "2": {
+        "brow_outer": (0, -0.12), "brow_outer_half": (0, -0.115), "brow_middle": (0, -0.10),
+        "brow_inner_half": (0, -0.074), "brow_inner": (0, -0.05),
+    },
+    "4": {
+        "brow_outer": (0, 0), "brow_outer_half": (-0.01, 0.006), "brow_middle": (-0.025, 0.016),
+        "brow_inner_half": (-0.04, 0.026), "brow_inner": (-0.045, 0.032),
+    },
+    "frown": {
+        "brow_outer": (0, 0.006), "brow_outer_half": (0, 0.042), "brow_middle": (0, 0.070),
+        "brow_inner_half": (0, 0.08), "brow_inner": (0, 0.095),
+    },
+    "9": {"brow_inner": (0, 0.035), "brow_inner_half": (0, 0.026), "brow_middle": (0, 0.016), "ala": (0.027, -0.05)},
+    "10": {"ala": (0.014, -0.02)},
+    "12": {"ala": (0.0, 0.0)},
+}  # fmt: skip
+
+
+def move(feature: str, label: str, drawn: float) -> Move:
+    """How far a feature moves what is called ``label``: outwards, down."""
+    out, down = MOVES[feature].get(label, _NONE)
+    other = DRAWN.get(feature, {}).get(label, (out, down))
+    return out + drawn * (other[0] - out), down + drawn * (other[1] - down)
+
+
 def features(row: np.ndarray) -> np.ndarray:
     """(2, K) of the person's right and left side."""
     value = {name: float(row[i]) for name, i in FACE.index.items()}
     au = {name[2:]: min(max(v, 0.0), 1.5) for name, v in value.items() if name.startswith("AU")}
     width = min(max(value["width"], -1.0), 1.0)
     sorrow = min(1.0, 1.25 * au["1"])
-    knit = au["4"] * (1 - 0.4 * min(1.0, au["9"]))  # unit 9 lowers the brows as well
     raised = min(1.0, HIGHEST_BROW / max(au["1"] + au["2"], HIGHEST_BROW))
     shared = {
-        "1": au["1"] * raised, "2": au["2"] * raised, "4": knit, "frown": knit * (1 - 0.85 * sorrow),
+        "1": au["1"] * raised, "2": au["2"] * raised, "4": au["4"], "frown": au["4"] * (1 - 0.85 * sorrow),
         "sorrow": min(1.0, au["1"]) * min(1.0, au["4"]), "6": au["6"], "7": au["7"],
         "9": au["9"], "10": au["10"], "15": au["15"], "17": au["17"], "20": au["20"], "spread": max(0.0, width),
         "round": max(0.0, -width), "drop": 0.0,
@@ -124,7 +153,8 @@ def features(row: np.ndarray) -> np.ndarray:
 class Rig:
     """Control points of one portrait, and where a row moves them."""
 
-    def __init__(self, points: FacePoints, mouth: MouthShape) -> None:
+    def __init__(self, points: FacePoints, mouth: MouthShape, drawn: float = 0.0) -> None:
+        """``drawn`` 0 is a photograph, 1 a drawing (``style.py``)."""
         frame = points.frame
         at = {name: frame.to_face(np.array(point)) for name, point in points.full.items()}
         self._labels: list[str] = []
@@ -184,7 +214,7 @@ class Rig:
         table = np.zeros((self._linear, 2, len(FEATURES), 2))  # point, side, feature, xy
         for k, feature in enumerate(FEATURES):
             for i, (label, sign) in enumerate(zip(self._labels, self._signs, strict=True)):
-                out, down = MOVES[feature].get(label, _NONE)
+                out, down = move(feature, label, drawn)
                 if sign:
                     table[i, int(sign > 0), k] = sign * out, down
                 else:

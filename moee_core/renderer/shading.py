@@ -8,6 +8,7 @@ that the picture already shows are taken out in ``retouch``.
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 from ..motion.coefficients import FACE
@@ -15,6 +16,7 @@ from .field import Grid
 from .points import FacePoints
 
 MAPS = ("1", "2", "4", "6", "7", "9", "10", "12R", "12L", "14R", "14L", "15", "17", "20")
+DARKEST, LIGHTEST = 0.45, 1.3
 
 
 def _by(x: float, y: float) -> np.ndarray:
@@ -24,8 +26,10 @@ def _by(x: float, y: float) -> np.ndarray:
 class Shading:
     """The maps of one portrait; ``grid`` covers the face."""
 
-    def __init__(self, points: FacePoints, grid: Grid, strength: float) -> None:
+    def __init__(self, points: FacePoints, grid: Grid, strength: float, drawn: float = 0.0) -> None:
+        """``drawn`` 0 is a photograph, 1 a drawing, whose folds are lines."""
         self._strength = strength
+        fineness = 1 - 0.5 * drawn
         frame = points.frame
         face = frame.to_face(grid.nodes.reshape(-1, 2))
         at = {name: frame.to_face(np.array(point)) for name, point in points.full.items()}
@@ -45,7 +49,7 @@ class Shading:
                 along = np.where(closer, (passed + t * length) / total, along)
                 passed += length
             fade = np.sin(np.pi * np.clip(0.08 + 0.84 * along, 0, 1)) ** 0.7
-            maps[name] -= depth * np.exp(-((nearest / width) ** 2)) * fade
+            maps[name] -= depth * np.exp(-((nearest / (fineness * width)) ** 2)) * fade
 
         def spot(name: str, place: np.ndarray, radii: tuple[float, float], depth: float) -> None:
             maps[name] -= depth * np.exp(-(((face - place) / radii) ** 2).sum(axis=1))
@@ -59,7 +63,7 @@ class Shading:
             outer_eye, lower = at[f"eye_{side}_outer"], at[f"eye_{side}_lower"]
             ala, corner = at[f"nose_{side}_ala"], at[f"mouth_{side}"]
             stroke("2", [middle + _by(sign * d, -0.25 + 0.25 * (d - 0.05) ** 2) for d in (-0.2, 0.0, 0.2)], 0.028, 0.12)
-            between = brows + _by(sign * 0.4 * abs(inner[0] - brows[0]), 0.0)
+            between = brows + _by(sign * 0.4 * abs(inner[0] - brows[0]), 0.04 * drawn)
             stroke(
                 "4",
                 [
@@ -70,13 +74,18 @@ class Shading:
                 0.026,
                 0.38,
             )
-            spot("4", inner + _by(0, 0.09), (0.14, 0.06), 0.16)
+            spot("4", inner + _by(0, 0.09), (0.14, 0.06), 0.16 * (1 - drawn))
             nose_side = 0.55 * at["nose_tip"] + 0.45 * brows
-            stroke("9", [nose_side + _by(sign * 0.05, -0.1), nose_side + _by(sign * 0.13, 0.0)], 0.024, 0.42)
-            stroke("9", [nose_side + _by(sign * 0.07, 0.0), nose_side + _by(sign * 0.15, 0.08)], 0.024, 0.34)
+            for (x0, y0), (x1, y1), depth in (((0.05, -0.1), (0.13, 0.0), 0.42), ((0.07, 0.0), (0.15, 0.08), 0.34)):
+                line = [nose_side + _by(sign * x0, y0), nose_side + _by(sign * x1, y1)]
+                stroke("9", line, 0.024, depth * (1 - drawn))
+            bridge = 0.5 * (at["eye_R_inner"] + at["eye_L_inner"])
+            upper = ((0.036, -0.12), (0.12, -0.07), (0.19, 0.02))
+            for wrinkle in (upper, ((0.043, 0.03), (0.13, 0.07), (0.185, 0.15))):
+                stroke("9", [bridge + _by(sign * x, y) for x, y in wrinkle], 0.036, 0.4 * drawn)
             low = corner + _by(sign * 0.125, -0.01)
-            bow = 0.5 * (ala + low) + _by(sign * 0.055, -0.02)
-            fold = [ala + _by(sign * 0.05, -0.05), bow, low]
+            bow = 0.5 * (ala + low) + _by(sign * (0.055 - 0.035 * drawn), -0.02)
+            fold = [ala + _by(sign * 0.05, 0.04 * drawn - 0.05), bow, low]
             for name, depth in ((f"12{side}", 0.26), ("10", 0.20), ("9", 0.17)):
                 stroke(name, fold, 0.032, depth)
             spot(f"12{side}", 0.5 * (lower + corner) + _by(sign * 0.13, -0.06), (0.16, 0.11), -0.06)
@@ -106,8 +115,9 @@ class Shading:
                     0.22,
                 )
         boss = 0.5 * (at["lip_lower_outer_M"] + at["chin"])
-        spot("17", boss + _by(0, -0.03), (0.17, 0.075), 0.13)
-        spot("17", boss + _by(0, 0.06), (0.12, 0.05), -0.05)
+        spot("17", boss + _by(0, -0.03), (0.17, 0.075), 0.13 * (1 - drawn))
+        spot("17", boss + _by(0, 0.06), (0.12, 0.05), -0.05 * (1 - drawn))
+        stroke("17", [boss + _by(x, -0.05 + 1.6 * x * x) for x in np.linspace(-0.17, 0.17, 7)], 0.03, 0.3 * drawn)
         stack = [maps[name].reshape(grid.rows, grid.columns) for name in MAPS]
         self._maps = np.stack(stack).astype(np.float32)
         self._columns = [FACE.index[f"AU{name}"] for name in MAPS]
@@ -118,4 +128,8 @@ class Shading:
         weights = np.clip(np.clip(row[self._columns], 0, 1.5) - self._source, 0, None) * self._strength
         if weights.max() < 0.01:
             return None
-        return 1 + np.clip(np.einsum("k,khw->hw", weights.astype(np.float32), self._maps), -0.55, 0.3)
+        factors = np.ones_like(self._maps[0])
+        for weight, change in zip(weights.tolist(), self._maps, strict=True):
+            if weight:
+                cv2.scaleAdd(change, weight, factors, dst=factors)
+        return np.clip(factors, DARKEST, LIGHTEST, out=factors)

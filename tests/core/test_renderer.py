@@ -328,6 +328,8 @@ def test_what_does_not_fit_is_refused():
         renderer().frames(Motion(values=np.zeros((2, 70)), fps=25, space=SADTALKER))
     with pytest.raises(ValueError, match="folds must be 0 to"):
         RenderSettings(folds=-1)
+    with pytest.raises(ValueError, match=r"drawn must be 0 to 1\.0, got 2"):
+        RenderSettings(drawn=2)
 
 
 def test_drawn_faces_are_told_from_textured_ones_and_given_stronger_expressions():
@@ -335,9 +337,55 @@ def test_drawn_faces_are_told_from_textured_ones_and_given_stronger_expressions(
     assert drawn_share(portrait, at) < 0.2
     cartoon_picture, cartoon_points = cartoon()
     assert drawn_share(cartoon_picture, cartoon_points) > 0.9
-    assert RenderSettings().on(portrait, at) == (1.0, 0.5)
-    assert RenderSettings().on(cartoon_picture, cartoon_points) == (1.5, 1.0)
-    assert RenderSettings(strength=0.7, folds=0.0).on(cartoon_picture, cartoon_points) == (0.7, 0.0)
-    assert RenderSettings(strength=0.7).on(cartoon_picture, cartoon_points) == (0.7, 1.0)
+    assert RenderSettings().on(portrait, at) == (1.0, 0.5, 0.0)
+    assert RenderSettings().on(cartoon_picture, cartoon_points) == (1.5, 1.0, 1.0)
+    assert RenderSettings(strength=0.7, folds=0.0).on(cartoon_picture, cartoon_points) == (0.7, 0.0, 1.0)
+    assert RenderSettings(strength=0.7).on(cartoon_picture, cartoon_points) == (0.7, 1.0, 1.0)
+    assert RenderSettings(drawn=0.0).on(cartoon_picture, cartoon_points) == (1.0, 0.5, 0.0)
     noisy = np.clip(cartoon_picture + np.random.default_rng(0).normal(0, 8, cartoon_picture.shape), 0, 255)
     assert drawn_share(noisy.astype(np.uint8), cartoon_points) == 0.0
+
+
+def of_drawn(share: float, **values: float) -> np.ndarray:
+    """One face moved as a photograph (0) or as a drawing (1), all else the same."""
+    settings = RenderSettings(strength=1.0, folds=1.0, drawn=share)
+    return InstantRenderer(*drawn(size=384), settings).render(row(**values))
+
+
+def test_a_drawing_has_one_band_of_teeth_and_a_photograph_single_ones():
+    at = drawn(size=384)[1]
+    (x, y), reach = at.full["lip_upper_inner_M"], 0.16 * at.frame.distance
+    uneven = []
+    for share in (0.0, 1.0):
+        image = of_drawn(share, open=0.4, width=0.8, teeth=0.9)
+        mouth = image[round(y) : round(y + reach), round(x - reach) : round(x + reach)]
+        line = mouth[np.argmax(mouth.min(axis=2).mean(axis=1))]  # the row with the most teeth in it
+        assert line.min(axis=1).mean() > 150
+        uneven.append(float(line.astype(np.float64).std(axis=0).mean()))
+    assert uneven[1] < 0.5 * uneven[0]
+
+
+def test_a_drawing_opens_wider_and_smiles_with_corners_less_far_out():
+    at = drawn(size=384)[1]
+    photograph, drawing = (MouthShape(at, share) for share in (0.0, 1.0))
+    gaps = [float(np.diff(shape(row(open=1.0)).lines[1:3], axis=0).max()) for shape in (photograph, drawing)]
+    assert gaps[1] > 1.1 * gaps[0]
+    smiles = [float(np.ptp(shape(row(AU12L=1.0, AU12R=1.0)).x)) for shape in (photograph, drawing)]
+    assert smiles[1] < smiles[0]
+    between = float(np.ptp(MouthShape(at, 0.5)(row(AU12L=1.0, AU12R=1.0)).x))
+    assert smiles[1] < between < smiles[0]
+
+
+@pytest.mark.parametrize("name", ["drawn", "cartoon", "painting"])
+def test_raised_brows_leave_the_eyes_where_they_are(name):
+    raised, portrait = renderer(name).render(row(AU1=1.0, AU2=1.0)), renderer(name).portrait
+    for side in names.SIDES:
+        assert (
+            np.abs(
+                around(name, f"eye_{side}_lower", 0.06, raised).astype(int)
+                - around(name, f"eye_{side}_lower", 0.06, portrait)
+            ).mean()
+            < 3
+        )
+        brow = names.brow(side)[len(names.brow(side)) // 2]
+        assert np.abs(around(name, brow, 0.1, raised).astype(int) - around(name, brow, 0.1, portrait)).mean() > 6
