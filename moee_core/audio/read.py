@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 PATH_SHOWN = 120  # characters of a path that fit in a one-line message
 REASON_SHOWN = 60  # characters of another library's message that fit
+IN_MEMORY = 1 << 21  # values of a recording kept in memory (8 MB, 44 s of 48 kHz mono); a longer one is in a file
 BLOCK_SAMPLES = 1 << 16  # samples per resampler call: bounds memory, about 1.4 s at 48 kHz
 MIN_TAIL_SAMPLES = 1024  # silence fed after the last sample, longer than half of any resampling filter here
 MAX_PADDING = 4096  # samples; a codec's last block (AAC: 1024 or 2048) may go on this far after the stated end
@@ -135,7 +136,8 @@ def open_container(path: str | PathLike[str], kind: str) -> InputContainer:
 def read_audio(path: str | PathLike[str]) -> Waveform:
     """Read the (best) audio track of a sound or video file at its own rate.
 
-    Returns one channel, or two: mono and stereo are kept, more channels are mixed down to stereo.
+    Returns one channel, or two: mono and stereo are kept, more channels are mixed down to stereo. The samples of a
+    long recording lie in a temporary file that goes away with the array, so that memory does not grow with its length.
     Raises ``MediaError``: see the module docstring.
     """
     shown = describe_path(path)
@@ -144,20 +146,21 @@ def read_audio(path: str | PathLike[str]) -> Waveform:
             raise MediaError(
                 f"recording {shown}: the file has no audio track; give a sound file, or a video with sound"
             )
-        blocks, sample_rate, stated = _decode(container, shown)
-    if not blocks:
+        track, sample_rate, stated = _decode(container, shown)
+    if not track.count:
         raise MediaError(f"recording {shown}: the audio track contains no samples; record or export it again")
-    samples_CS = np.concatenate(blocks, axis=1)
-    blocks.clear()
+    samples_CS = track.array()
     if stated and 0 < samples_CS.shape[1] - stated < MAX_PADDING:
         samples_CS = samples_CS[:, :stated]
-    if not np.isfinite(samples_CS).all():
-        bad = int(np.count_nonzero(~np.isfinite(samples_CS)))
+    parts = [samples_CS[:, i : i + BLOCK_SAMPLES] for i in range(0, samples_CS.shape[1], BLOCK_SAMPLES)]
+    bad = sum(int(np.count_nonzero(~np.isfinite(part))) for part in parts)
+    if bad:
         raise MediaError(f"recording {shown}: {bad} samples are not finite numbers (NaN or infinity); export it again")
-    peak = float(np.abs(samples_CS).max())
+    peak = max(float(np.abs(part).max()) for part in parts)
     if peak > 1.0:
         logger.info("recording %s goes beyond full scale (peak %.3g): scaled down as a whole", shown, peak)
-        samples_CS /= peak
+        for part in parts:
+            part /= peak
     return Waveform(samples=samples_CS, sample_rate=sample_rate)
 
 
@@ -192,6 +195,45 @@ def resample_mono(waveform: Waveform, sample_rate: int = 16_000, in_file: bool =
     for block in resampler.resample(None):
         filled = _append(result_R, filled, block.to_ndarray()[0])
     return result_R
+
+
+class _Track:
+    """Blocks of one recording, in memory while it is short, then in an unnamed temporary file."""
+
+    def __init__(self) -> None:
+        self.count = self._channels = 0
+        self._blocks: list[np.ndarray] = []
+        self._held = 0
+        self._file: IO[bytes] | None = None
+
+    def add(self, block_CS: np.ndarray) -> None:
+        self._channels = len(block_CS)
+        self.count += block_CS.shape[1]
+        self._blocks.append(block_CS)
+        self._held += block_CS.size
+        if self._held > IN_MEMORY and os.name != "nt":  # Windows keeps no unnamed files
+            self._write()
+
+    def _write(self) -> None:
+        import tempfile
+
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(prefix="moee_sound_")  # noqa: SIM115 - lives as long as the track
+        for block in self._blocks:
+            self._file.write(np.ascontiguousarray(block.T, np.float32).tobytes())
+        self._blocks.clear()
+        self._held = 0
+
+    def array(self) -> np.ndarray:
+        """(C, S) float32; nothing can be added any more."""
+        if self._file is None:
+            samples_CS = np.concatenate(self._blocks, axis=1)
+            self._blocks.clear()
+            return samples_CS
+        self._write()
+        with self._file as file:
+            file.flush()
+            return np.memmap(file, dtype=np.float32, mode="r+", shape=(self.count, self._channels)).T  # type: ignore[call-overload]
 
 
 def _array_in_file(length: int) -> np.ndarray:
@@ -239,8 +281,8 @@ def _append(target_R: np.ndarray, filled: int, block_S: np.ndarray) -> int:
     return filled + take
 
 
-def _decode(container: InputContainer, shown: str) -> tuple[list[np.ndarray], int, int]:
-    """The best audio track: float32 blocks of one or two channels, sample rate, and number of samples stated.
+def _decode(container: InputContainer, shown: str) -> tuple[_Track, int, int]:
+    """The best audio track in one or two channels, its sample rate, and number of samples stated.
 
     MP4 and MOV state the exact length, which the decoder does not apply to the end; 0 for other containers.
     """
@@ -248,7 +290,7 @@ def _decode(container: InputContainer, shown: str) -> tuple[list[np.ndarray], in
     import av.error
 
     stream = cast("AudioStream", container.streams.best("audio") or container.streams.audio[0])
-    blocks: list[np.ndarray] = []
+    track = _Track()
     kind: tuple[int, int] | None = None
     mixer: AudioResampler | None = None
     damaged = 0
@@ -271,9 +313,12 @@ def _decode(container: InputContainer, shown: str) -> tuple[list[np.ndarray], in
                         f"{found[1]} channels on the way; export it as one WAV file"
                     )
                 if frame.samples:
-                    blocks.extend(_mixed(frame, mixer))
+                    for block in _mixed(frame, mixer):
+                        track.add(block)
         if mixer is not None:
-            blocks.extend(block.to_ndarray() for block in mixer.resample(None) if block.samples)
+            for rest in mixer.resample(None):
+                if rest.samples:
+                    track.add(rest.to_ndarray())
     except (av.error.FFmpegError, ValueError) as error:
         if isinstance(error, MediaError):
             raise
@@ -284,8 +329,8 @@ def _decode(container: InputContainer, shown: str) -> tuple[list[np.ndarray], in
         logger.warning("recording %s: %d damaged packets were left out", shown, damaged)
     rate = kind[0] if kind else 0
     if "mp4" not in container.format.name or stream.duration is None or stream.time_base is None:
-        return blocks, rate, 0
-    return blocks, rate, round(stream.duration * stream.time_base * rate)
+        return track, rate, 0
+    return track, rate, round(stream.duration * stream.time_base * rate)
 
 
 def _layout_name(frame: AudioFrame) -> str | None:

@@ -173,6 +173,32 @@ def test_beyond_full_scale_is_scaled_not_clipped(tmp_path):
     np.testing.assert_allclose(read_audio(tmp_path / "loud.wav").samples, [[0.25, -1, 0.5]])
 
 
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_a_long_recording_lies_in_a_file_and_is_the_same(tmp_path, monkeypatch, channels):
+    values = (noise(30_000 * channels) * 3).astype("<f4").reshape(-1, channels)  # beyond full scale
+    (tmp_path / "long.wav").write_bytes(wav(values.tobytes(), channels=channels, bits=32, tag=3))
+    short = read_audio(tmp_path / "long.wav").samples
+    monkeypatch.setattr("moee_core.audio.read.IN_MEMORY", 5_000)
+    long = read_audio(tmp_path / "long.wav")
+    np.testing.assert_array_equal(long.samples, short)
+    assert np.abs(long.samples).max() == 1.0
+    np.testing.assert_array_equal(
+        resample_mono(long, 11_025), resample_mono(Waveform(samples=short, sample_rate=RATE), 11_025)
+    )
+
+
+def test_memory_does_not_grow_with_the_recording(tmp_path):
+    peaks = []
+    for seconds in (60, 600):
+        path = tmp_path / f"{seconds}.wav"
+        path.write_bytes(wav((noise(seconds * RATE) * 8000).astype("<i2").tobytes()))
+        tracemalloc.start()
+        assert read_audio(path).samples.shape == (1, seconds * RATE)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 4e6, "nine more minutes are 34 MB of samples"
+
+
 # ---- what must be refused --------------------------------------------------------------------------------
 
 
