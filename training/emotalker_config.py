@@ -90,11 +90,14 @@ class TransformerStage(StageConfig):
 @dataclass(frozen=True, kw_only=True)
 class LipStage(StageConfig):
     """Stage 3: MSE of the lip numbers over ``batch_size`` runs of five frames. ``rest``: how often the mouth at rest is
-    that of another frame and not closed."""
+    that of another frame and not closed. ``warp`` and ``tilt``: every run is heard in another voice, with its
+    frequencies stretched by up to that share and its spectrum tilted by about that much (``another_voice``)."""
 
     batch_size: int = 64
-    iterations: int = 3000
+    iterations: int = 6000
     rest: float = 0.5
+    warp: float = 0.15
+    tilt: float = 0.15
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,10 @@ CUT_SIZE = 320
 """Longer side in pixels at which the head is searched."""
 EDGE = 0.014
 """Softness of the cut along the jaw, in eye distances."""
+HAIR = 1.5
+"""How far hair is expected beside the middle, in half widths of the jaw; GrabCut finds out."""
+NECK = 0.8
+"""Half the width of a neck, at most, in half widths of the jaw."""
 HALO = 0.045
 """Around the head, in eye distances: single hairs and soft edges that the cut misses."""
 
@@ -62,7 +66,12 @@ def _cut(small: np.ndarray, points: FacePoints) -> np.ndarray:
     jaw = np.array([full[name] for name in ("jaw_R_ear", "jaw_R_angle", "jaw_R_chin", "chin", "jaw_L_chin",
                                             "jaw_L_angle", "jaw_L_ear")])  # fmt: skip
     half = 0.5 * float(np.linalg.norm(jaw[-1] - jaw[0]))
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    face_x, face_y = np.moveaxis(frame.to_face(np.stack([x, y], axis=-1)), -1, 0)
+    beside = np.abs(face_x) * unit / half
     mask = np.full((height, width), cv2.GC_PR_BGD, np.uint8)
+    # Hair hangs down beside the face: its colours must not be learned as the background's.
+    mask[(beside < HAIR) & (face_y > 0)] = cv2.GC_PR_FGD
     tilt = float(np.degrees(np.arctan2(frame.right[1], frame.right[0])))
     middle = frame.to_image(np.array([0.0, 0.0]))
 
@@ -73,16 +82,13 @@ def _cut(small: np.ndarray, points: FacePoints) -> np.ndarray:
 
     # Shoulders are guessed, so that their colours are learned as the person's; they need not be found exactly.
     ellipse(frame.to_image(chin + np.array([0, 2.0])), (1.9 * half, 1.75 * unit), cv2.GC_PR_FGD)
-    ellipse(middle, (1.3 * half, 2.1 * unit), cv2.GC_PR_FGD)
+    ellipse(middle, (HAIR * half, 2.1 * unit), cv2.GC_PR_FGD)
     face = np.concatenate([jaw, [full["brow_L_outer"], full["brow_R_outer"]]])
     cv2.fillConvexPoly(mask, cv2.convexHull(np.rint(face).astype(np.int32)), cv2.GC_FGD)
     neck = frame.to_image(
         np.array([chin + offset for offset in np.array([(-0.35, -0.3), (0.35, -0.3), (0.3, 0.3), (-0.3, 0.3)])])
     )
     cv2.fillConvexPoly(mask, np.rint(neck).astype(np.int32), cv2.GC_FGD)
-    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    face_x, face_y = np.moveaxis(frame.to_face(np.stack([x, y], axis=-1)), -1, 0)
-    beside = np.abs(face_x) * unit / half
     rim = np.minimum(x, width - 1 - x) < 0.025 * width
     mask[((beside > 1.75) | (rim & (beside > 1.3))) & (face_y < chin[1] + 0.1)] = cv2.GC_BGD
     mask[: max(1, height // 60)] = cv2.GC_BGD
@@ -152,7 +158,8 @@ def cut(
     outside = cv2.distanceTransform((own <= 0).astype(np.uint8), cv2.DIST_L2, 3) / frame.distance
     rim = cv2.GaussianBlur((own <= 0).astype(np.float32), (0, 0), 0.04 * frame.distance) + 1e-4
     skin = cv2.GaussianBlur(np.where(own <= 0, person, 0.0).astype(np.float32), (0, 0), 0.04 * frame.distance) / rim
-    on_skin = (y - head.jaw_height(x) > -0.1) & (skin > 0.6)
+    # Only the neck: beside it, what skin the marked jaw leaves over belongs to the cheek and the ear.
+    on_skin = (y - head.jaw_height(x) > -0.1) & (skin > 0.6) & (np.abs(x - head.centre_x) < NECK * head.half)
     halo = np.where(on_skin, 0.0, smoothstep(outside, HALO, 0.3 * HALO)).astype(np.float32)
     below = _without_head(area, own, np.maximum(person, halo), face, head, frame)
     # The lower layer is the picture itself where the head ends in skin or hardly moves, so that no seam shows there.
@@ -205,7 +212,7 @@ def _without_head(
     x, y = face[..., 0], face[..., 1]
     aside = (x - head.centre_x) / head.half
     below = y - head.jaw_height(x)
-    neck = (hole == 0) & (below > 0) & (below < 0.30) & (person > 0.6) & (np.abs(aside) < 0.97)
+    neck = (hole == 0) & (below > 0) & (below < 0.30) & (person > 0.6) & (np.abs(aside) < NECK)
     if neck.sum() < 20:
         return background
     skin = filled_in(area, (~neck).astype(np.uint8))

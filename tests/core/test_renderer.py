@@ -14,12 +14,14 @@ from moee_core.errors import MediaError
 from moee_core.motion.coefficients import FACE, SADTALKER, Motion, MotionError, still
 from moee_core.renderer import names
 from moee_core.renderer.instant import InstantRenderer, RenderSettings
+from moee_core.renderer.layers import person_alpha
 from moee_core.renderer.mouth_shape import MouthShape
 from moee_core.renderer.points import FacePoints, PointsError
 from moee_core.renderer.protocol import FaceRenderer
 from moee_core.renderer.style import drawn_share
 from training.face_world.points import face_points
 from training.face_world.render import render
+from training.face_world.render_head import background
 from training.face_world.rig import FaceState, action_unit_vector
 from training.face_world.splits import person
 
@@ -389,3 +391,34 @@ def test_raised_brows_leave_the_eyes_where_they_are(name):
         )
         brow = names.brow(side)[len(names.brow(side)) // 2]
         assert np.abs(around(name, brow, 0.1, raised).astype(int) - around(name, brow, 0.1, portrait)).mean() > 6
+
+
+def without_person(number: int, size: int) -> np.ndarray:
+    who = person("train", number)
+    return background(who.background_kind, *who.background_colors, size)
+
+
+@pytest.mark.parametrize("number", [0, 7, 11, 23])
+def test_hair_is_found_with_the_head_and_a_disc_behind_it_is_not(number):
+    """Long hair hangs down to the shoulders; behind 11 and 23 there is a disc of another colour."""
+    size = 512
+    portrait, at = drawn(number, size=size)
+    truth = np.abs(portrait.astype(int) - without_person(number, size)).max(axis=2) > 12
+    found = person_alpha(portrait, at) > 0.5
+    above = slice(0, round(at.full["chin"][1]))
+    both, either = (found & truth)[above].sum(), (found | truth)[above].sum()
+    assert both / either > 0.95
+
+
+@pytest.mark.parametrize("number", [1, 9, 12, 22])
+def test_a_head_that_turns_leaves_nothing_of_ear_and_cheek_behind(number):
+    size = 512
+    portrait, at = drawn(number, size=size)
+    left, right = min(at.full.values())[0], max(at.full.values())[0]
+    turned = InstantRenderer(portrait, at).render(row(roll=0.16, x=0.2)).astype(int)
+    # The head went to the right: where its right ear and cheek were is what was behind them.
+    x = slice(round(left - 0.1 * (right - left)), round(left + 0.06 * (right - left)))
+    y = slice(round(at.full["nose_tip"][1]), round(at.full["chin"][1] - 0.1 * (right - left)))
+    behind = without_person(number, size)[y, x]
+    assert np.abs(portrait[y, x].astype(int) - behind).max() > 50
+    assert np.abs(turned[y, x] - behind).max() < 12

@@ -8,6 +8,7 @@ Every batch depends on (seed, step, sample) only, so a killed run continues bit 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moee_core.audio.emotion_ear import described, fast
+from moee_core.audio.spectrogram import LIP_MEL
 from moee_core.emotion.dictionary import code_use
 from moee_core.networks.lip_branch import FRAMES
 from moee_core.networks.motion_transformer import AUDIO_RATE, TokenStream
@@ -290,6 +292,25 @@ def free_running(
     return torch.stack(made, dim=1)
 
 
+def another_voice(mel_NKS: Tensor, warp_N: Tensor, tilt_N: Tensor) -> Tensor:
+    """(N, bands, frames) log-mel windows as a longer or shorter vocal tract would have given them.
+
+    Frequencies are multiplied by ``warp_N`` (vocal tract length perturbation, Jaitly and Hinton 2013); ``tilt_N`` is
+    added at the highest band and taken away at the lowest.
+    """
+    bands = mel_NKS.shape[1]
+    low, high = (2595.0 * math.log10(1.0 + hertz / 700.0) for hertz in (LIP_MEL.low, LIP_MEL.high))
+    step = (high - low) / (bands + 1)
+    hertz = 700.0 * (10.0 ** ((low + step * torch.arange(1, bands + 1)) / 2595.0) - 1.0)
+    source = 2595.0 * torch.log10(1.0 + hertz / warp_N[:, None] / 700.0)
+    place = ((source - low) / step - 1.0).clamp(0, bands - 1)
+    below = place.floor().long().clamp(max=bands - 2)
+    share = (place - below)[..., None]
+    take = below[..., None].expand(-1, -1, mel_NKS.shape[2])
+    moved = mel_NKS.gather(1, take) * (1 - share) + mel_NKS.gather(1, take + 1) * share
+    return moved + (torch.linspace(-1, 1, bands) * tilt_N[:, None])[..., None]
+
+
 def lip_stage(config: EmoTalkerTrain, system: EmoTalkerSystem, clips: Clips) -> Stage:
     """Stage 3: runs of five frames, with the true expression of each."""
     settings: LipStage = config.stages.lip
@@ -298,8 +319,11 @@ def lip_stage(config: EmoTalkerTrain, system: EmoTalkerSystem, clips: Clips) -> 
     lid = system.face_columns.index(system.space.index["lidL"])
     device = system.vqvae.mean.device
 
-    def predict(places: Sequence[Place], rest: np.ndarray) -> tuple[Tensor, Tensor]:
-        mel = torch.cat([take.windows(first, FRAMES) for take, first in places]).to(device)
+    def predict(places: Sequence[Place], rest: np.ndarray, voices: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
+        mel = torch.cat([take.windows(first, FRAMES) for take, first in places])
+        if voices is not None:
+            mel = another_voice(mel, *torch.from_numpy(voices).float().repeat_interleave(FRAMES, dim=0).unbind(1))
+        mel = mel.to(device)
         face = face_of(system, places, FRAMES).flatten(0, 1)
         truth = np.concatenate([take.motion[first : first + FRAMES][:, lip_columns] for take, first in places])
         rests = torch.from_numpy(rest).repeat_interleave(FRAMES, dim=0).to(device)
@@ -315,10 +339,12 @@ def lip_stage(config: EmoTalkerTrain, system: EmoTalkerSystem, clips: Clips) -> 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         drawn = train.places(step, settings.batch_size)
         rest = np.zeros((len(drawn), len(lip_columns)), np.float32)
-        for row, ((take, _), rng) in zip(rest, drawn, strict=True):
+        voices = np.ones((len(drawn), 2), np.float32)
+        for row, voice, ((take, _), rng) in zip(rest, voices, drawn, strict=True):
             if rng.random() < settings.rest:
                 row[:] = take.motion[rng.integers(len(take)), lip_columns]
-        out, truth = predict([place for place, _ in drawn], rest)
+            voice[:] = math.exp(rng.uniform(-settings.warp, settings.warp)), rng.normal(0.0, settings.tilt)
+        out, truth = predict([place for place, _ in drawn], rest, voices)
         return F.mse_loss(out, truth), figures() if _due(step, settings.iterations) else {}
 
     return Stage(name="lip", module=system, trainable=_parameters(system, "lip_branch."), loss=loss, settings=settings)
