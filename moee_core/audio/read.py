@@ -17,6 +17,7 @@ PyAV is imported when it is first needed.
 from __future__ import annotations
 
 import logging
+import mmap
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ PATH_SHOWN = 120  # characters of a path that fit in a one-line message
 REASON_SHOWN = 60  # characters of another library's message that fit
 IN_MEMORY = 1 << 21  # values of a recording kept in memory (8 MB, 44 s of 48 kHz mono); a longer one is in a file
 BLOCK_SAMPLES = 1 << 16  # samples per resampler call: bounds memory, about 1.4 s at 48 kHz
+RELEASE_SAMPLES = 64 * BLOCK_SAMPLES  # after so many samples of a recording in a file, their pages leave memory
 MIN_TAIL_SAMPLES = 1024  # silence fed after the last sample, longer than half of any resampling filter here
 MAX_PADDING = 4096  # samples; a codec's last block (AAC: 1024 or 2048) may go on this far after the stated end
 # FFmpeg's names for the channel orders of plain arrays, which carry a count but no names.
@@ -152,16 +154,35 @@ def read_audio(path: str | PathLike[str]) -> Waveform:
     samples_CS = track.array()
     if stated and 0 < samples_CS.shape[1] - stated < MAX_PADDING:
         samples_CS = samples_CS[:, :stated]
-    parts = [samples_CS[:, i : i + BLOCK_SAMPLES] for i in range(0, samples_CS.shape[1], BLOCK_SAMPLES)]
-    bad = sum(int(np.count_nonzero(~np.isfinite(part))) for part in parts)
+    bad, peak = 0, 0.0
+    for part in _parts(samples_CS):
+        bad += int(np.count_nonzero(~np.isfinite(part)))
+        peak = max(peak, float(np.abs(part).max()))
     if bad:
         raise MediaError(f"recording {shown}: {bad} samples are not finite numbers (NaN or infinity); export it again")
-    peak = max(float(np.abs(part).max()) for part in parts)
     if peak > 1.0:
         logger.info("recording %s goes beyond full scale (peak %.3g): scaled down as a whole", shown, peak)
-        for part in parts:
+        for part in _parts(samples_CS):
             part /= peak
     return Waveform(samples=samples_CS, sample_rate=sample_rate)
+
+
+def let_go(array: np.ndarray) -> None:
+    """Take an array's pages out of memory where it lies in a file, in which they stay; nothing to do for others."""
+    base: object = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)
+
+
+def _parts(samples_CS: np.ndarray) -> Iterator[np.ndarray]:
+    """Views (C, up to ``BLOCK_SAMPLES``) that cover a recording; a long one passes through memory, and is not kept."""
+    for start in range(0, samples_CS.shape[1], BLOCK_SAMPLES):
+        yield samples_CS[:, start : start + BLOCK_SAMPLES]
+        if start % RELEASE_SAMPLES == 0:
+            let_go(samples_CS)
+    let_go(samples_CS)
 
 
 def resample_mono(waveform: Waveform, sample_rate: int = 16_000, in_file: bool = False) -> np.ndarray:
@@ -178,9 +199,9 @@ def resample_mono(waveform: Waveform, sample_rate: int = 16_000, in_file: bool =
     length = -(-count * sample_rate // source_rate)
     result_R = _array_in_file(length) if in_file else np.zeros(length, dtype=np.float32)
     if source_rate == sample_rate:
-        for start in range(0, count, BLOCK_SAMPLES):
-            block = slice(start, start + BLOCK_SAMPLES)
-            result_R[block] = waveform.samples[:, block].mean(axis=0, dtype=np.float32)
+        for start, part in zip(range(0, count, BLOCK_SAMPLES), _parts(waveform.samples), strict=True):
+            result_R[start : start + BLOCK_SAMPLES] = part.mean(axis=0, dtype=np.float32)
+        let_go(result_R)
         return result_R
     import av
 
@@ -194,6 +215,7 @@ def resample_mono(waveform: Waveform, sample_rate: int = 16_000, in_file: bool =
             filled = _append(result_R, filled, block.to_ndarray()[0])
     for block in resampler.resample(None):
         filled = _append(result_R, filled, block.to_ndarray()[0])
+    let_go(result_R)
     return result_R
 
 
@@ -268,9 +290,8 @@ def array_frame(
 
 def _mono_frames(waveform: Waveform, tail: int) -> Iterator[AudioFrame]:
     count = waveform.samples.shape[1]
-    for start in range(0, count, BLOCK_SAMPLES):
-        block_1S = waveform.samples[:, start : start + BLOCK_SAMPLES].mean(axis=0, dtype=np.float32, keepdims=True)
-        yield array_frame(block_1S, waveform.sample_rate, start)
+    for start, part in zip(range(0, count, BLOCK_SAMPLES), _parts(waveform.samples), strict=True):
+        yield array_frame(part.mean(axis=0, dtype=np.float32, keepdims=True), waveform.sample_rate, start)
     yield array_frame(np.zeros((1, tail), dtype=np.float32), waveform.sample_rate, count)
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..audio.encoder import SpeechEncoder
-from ..audio.read import Waveform, resample_mono
+from ..audio.read import Waveform, let_go, resample_mono
 from ..emotion.timeline import EmotionTimeline
 from ..video.frames import num_frames
 from .coefficients import FACE, MOUTH, Motion, MotionError
@@ -75,6 +75,7 @@ def speech_motion(
     heard_frames = num_frames(waveform.samples.shape[1], waveform.sample_rate, FPS)
     mouth = heard_mouth(ear, samples, heard_frames)
     level = loudness(samples, heard_frames)
+    let_go(samples)
     said = speaking(level)
     mouth = mouth * said[:, None] * np.array([settings.mouth_amplitude] * 3 + [1.0], np.float32)
     lively = _lively(level, said)

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from ..audio.read import LAYOUT_OF_COUNT, Waveform, array_frame, describe_path, describe_reason
+from ..audio.read import LAYOUT_OF_COUNT, RELEASE_SAMPLES, Waveform, array_frame, describe_path, describe_reason, let_go
 from ..errors import MediaError
 from .frames import (
     H273_BT709,
@@ -206,6 +206,8 @@ class VideoWriter:
         end = min(end, waveform.samples.shape[1])
         if end > self._samples_fed:
             block = array_frame(waveform.samples[:, self._samples_fed : end], waveform.sample_rate, self._samples_fed)
+            if end // RELEASE_SAMPLES != self._samples_fed // RELEASE_SAMPLES:
+                let_go(waveform.samples)
             self._samples_fed = end
             self._encode_audio(block)
 
