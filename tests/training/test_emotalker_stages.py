@@ -401,3 +401,21 @@ def test_the_data_of_a_take_fit_together(clips: stages.Clips):
     take: Take = clips.train[0]
     assert take.voice.shape == (2 * len(take), 12)
     assert MotionDataConfig().frames == 96
+
+
+def test_another_voice_has_other_formants_at_the_same_times():
+    rng = np.random.default_rng(0)
+    mel = torch.from_numpy(rng.normal(size=(3, 80, 16)).astype(np.float32))
+    same = stages.another_voice(mel, torch.ones(3), torch.zeros(3))
+    torch.testing.assert_close(same, mel, atol=1e-4, rtol=0)
+    peak = torch.zeros(2, 80, 16)
+    peak[:, 40, 5:9] = 1.0  # 1.84 kHz, for a while
+    warped = stages.another_voice(peak, torch.tensor([1.15, 1 / 1.15]), torch.zeros(2))
+    assert warped[0, :, 6].argmax() in (43, 44)  # 2.1 kHz
+    assert warped[1, :, 6].argmax() in (36, 37)  # 1.6 kHz
+    assert not warped[:, :, :5].any()
+    assert not warped[:, :, 9:].any()
+    tilted = stages.another_voice(mel, torch.ones(3), torch.tensor([0.2, 0.0, -0.2])) - mel
+    assert tilted[0, -1, 0] == pytest.approx(0.2, abs=1e-3)
+    assert tilted[0, 0, 0] == pytest.approx(-0.2, abs=1e-3)
+    assert tilted[2, -1, 0] == pytest.approx(-0.2, abs=1e-3)
