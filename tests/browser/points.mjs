@@ -78,7 +78,8 @@ async function check(renderer) {
 
   /** Opens the editor as a person does: by the button on the node. */
   async function edit() {
-    if (vue) await page.getByRole('button', { name: 'Edit points' }).click();
+    // The panel of properties, where it is open, comes first in the page and shows the same button.
+    if (vue) await page.getByRole('button', { name: 'Edit points' }).last().click();
     else {
       const [x, y] = await page.evaluate(() => {
         const { testNode: node, app } = window;
