@@ -181,7 +181,7 @@ class InsideMouth:
         width = 0.95 + 0.3 * self._drawn
         share = np.clip((y - edge) / pixel + 0.5, 0, 1) * smoothstep(width - np.abs(place), 0.0, 0.25)
         single = np.float32(1 - self._drawn)
-        shade = 0.86 + 0.09 * self._drawn - 0.12 * single * np.exp(-((gap / 0.08) ** 2))
+        shade = 0.86 + 0.14 * self._drawn - 0.12 * single * np.exp(-((gap / 0.08) ** 2))
         shade = shade * (1 - 0.3 * single * np.clip(np.abs(place), 0, 1) ** 2)
         colour += (self._teeth[:, None, None] * shade - colour) * share
 
