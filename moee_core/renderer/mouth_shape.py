@@ -95,7 +95,7 @@ def _drive(row: np.ndarray, drawn: float) -> _Drive:
     opening *= (1 - 0.2 * rounding) * (1 - between(0.15, 0.35) * min(au["17"], 1.0))
     drop = 0.21 * speech + 0.13 * au["26"] + 0.26 * au["27"]
     lowest = between(MAX_DROP, MAX_DROP_DRAWN)
-    drop = lowest * (1 - np.exp(-drop / lowest)) * (1 - 0.5 * press)
+    drop = lowest * (1 - np.exp(-drop / lowest)) * (1 - between(0.5, 0.0) * press)
 
     corners = np.empty((2, 2))
     for i, side in enumerate("RL"):
