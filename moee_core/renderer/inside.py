@@ -104,7 +104,7 @@ class InsideMouth:
         rows, columns = np.nonzero(opening.max(axis=1))[0], np.nonzero(opening.max(axis=0))[0]
         cut = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         opening, x, y = (np.ascontiguousarray(v[cut]) for v in (opening, x, y))
-        places, lip_top = places[cut], np.ascontiguousarray(lines[cut][..., 1])
+        places, (lip_top, lip_bottom) = places[cut], (np.ascontiguousarray(lines[cut][..., i]) for i in (1, 2))
         right, left = (float(v) for v in lips.corners[:, 0])
         across = (x - 0.5 * (left + right)) * (2 / (left - right))  # -1..1 between the corners
         depth_top = y - lip_top
@@ -113,9 +113,12 @@ class InsideMouth:
         colour = np.empty((3, *x.shape), np.float32)
         colour[:] = self._cavity[:, None, None]
         self._paint_tongue(colour, x, y, lips)
+        across_lips = sides.astype(np.float32) ** np.float32(0.35)
         if lips.lower_bared > 0.02:
-            self._paint_lower_teeth(colour, x, y, lips)
-        self._paint_upper_teeth(colour, x, y, lips, places)
+            held = lip_bottom - np.float32(min(0.109 * lips.lower_bared, 0.42 * lips.opening)) * across_lips
+            self._paint_lower_teeth(colour, x, y, lips, held)
+        seen = min(0.225 * max(0.0, lips.bared - 0.08), lips.opening * (0.55 + 0.3 * lips.bared))
+        self._paint_upper_teeth(colour, x, y, lips, places, lip_top + np.float32(seen) * across_lips)
         # Lips throw a shadow on what is close behind them; the corners of the mouth are dark.
         shadow = 0.80 + 0.20 * smoothstep(depth_top, 0.0, 0.04)
         corner = 0.55 + 0.25 * min(1.0, lips.bared)  # lips drawn back let light in
@@ -151,8 +154,9 @@ class InsideMouth:
         return np.float32(max(self._half, 0.94 * half))
 
     def _paint_upper_teeth(
-        self, colour: np.ndarray, x: np.ndarray, y: np.ndarray, lips: Lips, places: np.ndarray
+        self, colour: np.ndarray, x: np.ndarray, y: np.ndarray, lips: Lips, places: np.ndarray, drawing: np.ndarray
     ) -> None:
+        """``drawing`` is where a drawing's band ends: it hangs from the lip, while teeth hang from the skull."""
         pixel = np.float32(1.0 / self._frame.distance)
         if self._own is not None:
             own = looked_up(self._own, places)
@@ -160,28 +164,30 @@ class InsideMouth:
             colour += (planes(own) - colour) * share
             return
         place = (x - self._rest_x) / self._arch(lips)
-        reach = 0.012 + (0.085 + 0.045 * self._drawn) * lips.bared
-        edge = self._rest_y + reach - 0.05 * place * place
+        edge = self._rest_y + 0.012 + 0.085 * lips.bared - 0.05 * place * place
+        edge = edge + np.float32(self._drawn) * (drawing - edge)
         tooth = (x - self._rest_x) / np.float32(TOOTH_WIDTH)
         gap = np.abs(tooth - np.rint(tooth))
         single = np.float32(1 - self._drawn)
         edge = edge - 0.012 * single * np.exp(-((gap / 0.09) ** 2))  # rounded corners between neighbours
-        width = 1.08 + 0.2 * self._drawn
+        width = 1.08 + 0.4 * self._drawn
         share = np.clip((edge - y) / pixel + 0.5, 0, 1) * smoothstep(width - np.abs(place), 0.0, 0.25)
         shade = 1 - single * (0.08 * np.exp(-((gap / 0.06) ** 2)) + 0.16 * np.clip(np.abs(place), 0, 1) ** 2)
         colour += (self._teeth[:, None, None] * shade - colour) * share
 
-    def _paint_lower_teeth(self, colour: np.ndarray, x: np.ndarray, y: np.ndarray, lips: Lips) -> None:
+    def _paint_lower_teeth(
+        self, colour: np.ndarray, x: np.ndarray, y: np.ndarray, lips: Lips, drawing: np.ndarray
+    ) -> None:
         pixel = np.float32(1.0 / self._frame.distance)
         place = (x - self._rest_x) / self._arch(lips)
         edge = self._rest_y + 0.9 * lips.drop + 0.035 + 0.04 * (1 - lips.lower_bared) + 0.03 * place * place
-        edge = edge - np.float32(0.16 * self._drawn * lips.lower_bared)  # a drawing has one band of teeth
+        edge = edge + np.float32(self._drawn) * (drawing - edge)
         tooth = (x - self._rest_x) / np.float32(0.75 * TOOTH_WIDTH) + 0.5
         gap = np.abs(tooth - np.rint(tooth))
-        width = 0.95 + 0.3 * self._drawn
+        width = 0.95 + 0.5 * self._drawn
         share = np.clip((y - edge) / pixel + 0.5, 0, 1) * smoothstep(width - np.abs(place), 0.0, 0.25)
         single = np.float32(1 - self._drawn)
-        shade = 0.86 + 0.14 * self._drawn - 0.12 * single * np.exp(-((gap / 0.08) ** 2))
+        shade = 0.86 + 0.08 * self._drawn - 0.12 * single * np.exp(-((gap / 0.08) ** 2))
         shade = shade * (1 - 0.3 * single * np.clip(np.abs(place), 0, 1) ** 2)
         colour += (self._teeth[:, None, None] * shade - colour) * share
 
