@@ -7,7 +7,7 @@ the instruments are fixed before any model is trained. Takes about two seconds a
 
 ``--large`` is for the instant renderer, which moves a portrait of 512 pixels: the same calibration states and true
 clips are drawn at 512 as well and reduced as its frames are. A line drawn at 64 comes out wider than one drawn at 512
-and reduced, and a reader calibrated on the one misreads the other, true renders too. About a minute a person.
+and reduced, and a reader calibrated on the one misreads the other, true renders too. About 15 seconds a person.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def main() -> int:
     parser.add_argument("--people", type=int, default=50)
     parser.add_argument("--first", type=int, default=0, help="number of the first person")
     parser.add_argument("--split", choices=("tune", "test"), default="test")
-    parser.add_argument("--large", action="store_true", help="for `evaluate --renderer instant`; a minute a person")
+    parser.add_argument("--large", action="store_true", help="for `evaluate --renderer instant`; 15 s a person")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     utterances = load_speech(options.split)
