@@ -23,6 +23,8 @@ CAVITY: Color = (52.0, 16.0, 20.0)
 TONGUE: Color = (196.0, 92.0, 96.0)
 TEETH: Color = (250.0, 246.0, 238.0)
 TOOTH_WIDTH = 0.125
+DRAWN_UPPER, DRAWN_LOWER = 0.225, 0.109
+"""Height of a drawing's bands of teeth when fully bared, in eye distances."""
 """Of a middle incisor, in eye distances (8 of 63 mm)."""
 
 
@@ -33,7 +35,7 @@ class InsideMouth:
         self, picture: np.ndarray, points: FacePoints, shape: MouthShape, aperture: np.ndarray, drawn: float = 0.0
     ) -> None:
         """``aperture`` (H, W) uint8 marks what of the picture is inside the mouth; ``drawn`` 1 is a drawing, whose
-        teeth are one white band."""
+        teeth are white bands that hang from the lips."""
         self._drawn = drawn
         self._frame = points.frame
         neutral = shape(np.zeros(len(shape.source_row), np.float32))
@@ -115,9 +117,9 @@ class InsideMouth:
         self._paint_tongue(colour, x, y, lips)
         across_lips = sides.astype(np.float32) ** np.float32(0.35)
         if lips.lower_bared > 0.02:
-            held = lip_bottom - np.float32(min(0.109 * lips.lower_bared, 0.42 * lips.opening)) * across_lips
+            held = lip_bottom - np.float32(min(DRAWN_LOWER * lips.lower_bared, 0.42 * lips.opening)) * across_lips
             self._paint_lower_teeth(colour, x, y, lips, held)
-        seen = min(0.225 * max(0.0, lips.bared - 0.08), lips.opening * (0.55 + 0.3 * lips.bared))
+        seen = min(DRAWN_UPPER * max(0.0, lips.bared - 0.08), lips.opening * (0.55 + 0.3 * lips.bared))
         self._paint_upper_teeth(colour, x, y, lips, places, lip_top + np.float32(seen) * across_lips)
         # Lips throw a shadow on what is close behind them; the corners of the mouth are dark.
         shadow = 0.80 + 0.20 * smoothstep(depth_top, 0.0, 0.04)
