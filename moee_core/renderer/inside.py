@@ -23,9 +23,9 @@ CAVITY: Color = (52.0, 16.0, 20.0)
 TONGUE: Color = (196.0, 92.0, 96.0)
 TEETH: Color = (250.0, 246.0, 238.0)
 TOOTH_WIDTH = 0.125
+"""Of a middle incisor, in eye distances (8 of 63 mm)."""
 DRAWN_UPPER, DRAWN_LOWER = 0.225, 0.109
 """Height of a drawing's bands of teeth when fully bared, in eye distances."""
-"""Of a middle incisor, in eye distances (8 of 63 mm)."""
 
 
 class InsideMouth:
