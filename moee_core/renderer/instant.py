@@ -14,6 +14,7 @@ for a row or motion of another space.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
@@ -100,6 +101,8 @@ class InstantRenderer:
         rows, columns = self._grid.slices
         self._layer = np.ascontiguousarray(layers.head[rows, columns])
         self._still_layer = self._layer.copy()
+        x, y, width, height = cv2.boundingRect(np.ascontiguousarray(self._layer[..., 3]))
+        self._shown = (x, y, x + width, y + height)
         self._local = self._grid.pixels - np.array([self._grid.left, self._grid.top], np.float32)
         self._sources, self._moved = np.empty_like(self._local), np.empty_like(self._layer)
         self._colour, self._rest = (np.empty((*self._layer.shape[:2], 3), np.uint8) for _ in range(2))
@@ -120,6 +123,7 @@ class InstantRenderer:
         self._shade_grid = Grid.over(face_box, frame.distance / nodes_a_unit)
         self._shading = Shading(points, self._shade_grid, folds, drawn)
         self._neck_box = self._neck_grid_box()
+        self._beside = ThreadPoolExecutor(max_workers=1, thread_name_prefix="instant-renderer")
 
     # The interface.
 
@@ -142,31 +146,34 @@ class InstantRenderer:
         expression = cv2.merge(list(spread))
         backward = grid.inverted(expression)
         turned = self._head.moves(row)
+        behind = self._beside.submit(self._behind, turned)
         pose = None
         if turned is not None:
             forward = turned * self._head.belongs[..., None]
             inverse = grid.inverted(forward, steps=5)
             backward = inverse + grid.moved(backward, inverse)
             pose = (forward, inverse)
-        # Large arrays are used again for every frame: fresh memory costs more than the arithmetic on it.
-        sources = grid.enlarged(backward, self._sources)
-        cv2.add(sources, self._local, dst=sources)
+        shades = self._beside.submit(self._shades, row, backward)
         self._skins.show(row, self._still_layer, self._layer, self._mouth)
         self._draw_eyes(row)
-        head = looked_up(self._layer, sources, out=self._moved, border=cv2.BORDER_CONSTANT)
-        self._mouth.paint(head, sources, pose, lips)
-        out = self._under.copy()
-        if turned is not None:
-            self._bend_neck(out, turned)
-        view = out[grid.slices]
-        colour, alpha, rest = self._colour, self._alpha, self._rest
+        # Large arrays are used again for every frame, fresh memory costs more than the arithmetic on it, and only
+        # where this frame shows the head: the grid has room for the widest turn.
+        sources, here = grid.enlarged(backward, self._sources), self._reached(backward)
+        cv2.add(sources[here], self._local[here], dst=sources[here])
+        looked_up(self._layer, sources[here], out=self._moved[here], border=cv2.BORDER_CONSTANT)
+        self._mouth.paint(self._moved, sources, pose, lips)
+        out = behind.result()
+        view = out[grid.slices][here]
+        head, colour, alpha, rest = (part[here] for part in (self._moved, self._colour, self._alpha, self._rest))
         cv2.cvtColor(head, cv2.COLOR_RGBA2RGB, dst=colour)
         cv2.extractChannel(head, 3, dst=alpha)
         cv2.cvtColor(cv2.bitwise_not(alpha, dst=alpha), cv2.COLOR_GRAY2RGB, dst=rest)
-        cv2.multiply(np.ascontiguousarray(view), rest, dst=rest, scale=1 / 255)
-        cv2.add(rest, colour, dst=colour)
-        view[:] = colour
-        self._shade(out, row, backward)
+        cv2.multiply(view, rest, dst=rest, scale=1 / 255)
+        cv2.add(rest, colour, dst=view)
+        factors = shades.result()
+        if factors is not None:
+            skin = out[self._shade_grid.slices]
+            cv2.multiply(skin, factors, dst=skin, scale=1 / 128)
         return out
 
     def frames(self, motion: Motion) -> Iterator[np.ndarray]:
@@ -187,6 +194,13 @@ class InstantRenderer:
             row[self._raised] += (strength - 1) * beyond
         return row
 
+    def _reached(self, backward: np.ndarray) -> tuple[slice, slice]:
+        """Rows and columns of the grid's rectangle whose pixels may come from the head's own rectangle."""
+        x0, y0, x1, y1 = self._shown
+        (low_x, low_y), (high_x, high_y) = backward.min(axis=(0, 1)).tolist(), backward.max(axis=(0, 1)).tolist()
+        left, top = max(int(x0 - high_x) - 2, 0), max(int(y0 - high_y) - 2, 0)
+        return slice(top, max(int(y1 - low_y) + 2, top)), slice(left, max(int(x1 - low_x) + 2, left))
+
     def _draw_eyes(self, row: np.ndarray) -> None:
         for i, eye in enumerate(self._eyes):
             look = eye.look(row)
@@ -202,28 +216,33 @@ class InstantRenderer:
                 drawn = eye.paint(look, np.ascontiguousarray(still[..., :3]))
                 self._layer[part][..., :3] = np.minimum(drawn, still[..., 3:])
 
+    def _behind(self, turned: np.ndarray | None) -> np.ndarray:
+        """(H, W, 3) uint8: the picture without the head, its neck bent a little when the head is ``turned``."""
+        out = self._under.copy()
+        if turned is not None:
+            self._bend_neck(out, turned)
+        return out
+
     def _bend_neck(self, out: np.ndarray, turned: np.ndarray) -> None:
         grid, box = self._grid, self._neck_box
         x0, y0, x1, y1 = box
         if x1 - x0 < 4 or y1 - y0 < 4:
             return
         forward = turned * self._head.neck[..., None]
-        inverse = grid.window(grid.inverted(forward, steps=3), box)
         part = np.s_[y0 - grid.top : y1 - grid.top, x0 - grid.left : x1 - grid.left]
-        places = grid.pixels[part] + inverse
+        places = cv2.add(grid.pixels[part], grid.enlarged(grid.inverted(forward, steps=3))[part])
         bent = looked_up(self._under_padded, places)
         out[y0:y1, x0:x1] = cv2.cvtColor(bent, cv2.COLOR_RGBA2RGB)
 
-    def _shade(self, out: np.ndarray, row: np.ndarray, backward: np.ndarray) -> None:
+    def _shades(self, row: np.ndarray, backward: np.ndarray) -> np.ndarray | None:
+        """(height, width, 3) uint8 of the face: what its brightness is multiplied by, 128 for one; None for nothing."""
         factors = self._shading.factors(row)
         if factors is None:
-            return
+            return None
         grid = self._shade_grid
         places = cv2.add(self._grid.on(grid, backward / grid.steps), grid.index)
         moved = looked_up(factors, places, border=cv2.BORDER_CONSTANT, value=1.0)
-        big = grid.enlarged(cv2.convertScaleAbs(moved, alpha=128))
-        view = out[grid.slices]
-        view[:] = cv2.multiply(view, cv2.merge([big] * 3), scale=1 / 128)
+        return cv2.cvtColor(grid.enlarged(cv2.convertScaleAbs(moved, alpha=128)), cv2.COLOR_GRAY2RGB)
 
     # Where things are.
 

@@ -93,6 +93,20 @@ def test_frames_do_not_depend_on_what_was_drawn_before():
     np.testing.assert_array_equal(one.render(row(open=0.5, lidL=0.3)), first)
 
 
+@pytest.mark.parametrize(
+    "turn", [{"yaw": 0.5, "x": 0.3}, {"pitch": -0.4, "roll": 0.4}, {"y": -0.3, "z": 0.3}, {"z": -0.3}]
+)
+def test_only_the_pixels_the_head_reaches_are_drawn_and_none_of_them_is_left_out(turn: dict[str, float]):
+    """In a rectangle smaller than the grid's, which has room for every turn, the frame is the same."""
+    one = InstantRenderer(renderer().portrait, renderer().points)
+    motion, far = row(AU1=0.7, open=0.6, **turn), 10 * one.points.width
+    x0, y0, x1, y1 = one._shown
+    assert (x1 - x0) * (y1 - y0) < 0.8 * one._moved.shape[0] * one._moved.shape[1]
+    less = one.render(motion)
+    one._shown = (-far, -far, far, far)
+    np.testing.assert_array_equal(one.render(motion), less)
+
+
 @pytest.mark.parametrize("name", ["drawn", "painting"])
 def test_the_far_background_is_untouched(name: str):
     one = renderer(name)
