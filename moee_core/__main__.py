@@ -1,4 +1,4 @@
-"""The command line: ``python -m moee_core animate | motion | emotions | inspect | evaluate``.
+"""The command line: ``python -m moee_core animate | motion | emotions | inspect | evaluate | experts``.
 
 Exit code 0 on success, 2 for anything the user can put right (one line on standard error, no traceback),
 130 when interrupted. An output file appears whole or not at all.
@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .emotion.options import add_emotion, emotion_of
 from .errors import MoEEError
+from .experts.commands import add_experts
 from .instant import add_generator, add_instant, add_motion, animate_instant
 
 if TYPE_CHECKING:
@@ -50,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     animate = commands.add_parser("animate", help="make a portrait speak a recording with an emotion")
     animate.add_argument("--portrait", required=True, help="a picture with one face that fills the frame")
     animate.add_argument("--audio", required=True, help="a recording of speech (anything PyAV reads)")
-    animate.add_argument("--emotion", default="neutral", help='a blend or timeline: "happy:0.8", "0 neutral; 2 sad"')
+    add_emotion(animate)
     animate.add_argument("--output", required=True, help="the video to write (.mp4, .mov or .mkv)")
     animate.add_argument("--contact-sheet", help="also write a picture of evenly spaced frames (.png or .jpg)")
     animate.add_argument("--model", default=str(EMBEDDED), help="a checkpoint; the embedded model if not given")
@@ -87,8 +89,20 @@ def _parser() -> argparse.ArgumentParser:
         default="model",
         help="instant: no checkpoint, the portrait is moved; needs a set written with --large",
     )
+    evaluate.add_argument(
+        "--portraits",
+        choices=("neutral", "mixed"),
+        default="neutral",
+        help="mixed: every other portrait already shows another emotion",
+    )
+    evaluate.add_argument(
+        "--sources", action="store_true", help="measure every way to say an emotion instead, compounds and single units"
+    )
+    evaluate.add_argument("--phrasings", help="sources: a JSON list of texts and the labels they mean")
     add_generator(evaluate)
     evaluate.set_defaults(run=_evaluate)
+
+    add_experts(commands.add_parser("experts", help="list, make or merge emotion experts"), str(EMBEDDED))
     return parser
 
 
@@ -125,7 +139,6 @@ def _animate(options: argparse.Namespace) -> int:
         if getattr(options, name):
             raise ValueError(f"--{name.replace('_', '-')} belongs to --renderer instant; add that, or leave it out")
     from .audio.read import read_audio
-    from .emotion.timeline import parse_emotion
     from .pipeline import animate, reconstruction_error
     from .portrait.image import read_portrait
     from .video.encode import VideoWriter
@@ -138,7 +151,7 @@ def _animate(options: argparse.Namespace) -> int:
         raise ValueError(f"--size must be between 64 and 2048 pixels, got {options.size}")
     if options.contact_sheet:
         writable_target(options.contact_sheet, "picture", PICTURE_SUFFIXES)  # now, not when the video is done
-    timeline = parse_emotion(options.emotion)
+    emotion = emotion_of(options)
     portrait = read_portrait(options.portrait)
     waveform = read_audio(options.audio)
     device = _device(options.device)
@@ -148,7 +161,7 @@ def _animate(options: argparse.Namespace) -> int:
     progress = _ProgressLine("frames")
     total = num_frames(waveform.samples.shape[1], waveform.sample_rate, system.config.fps)
     wanted = set(np.linspace(0, total - 1, min(SHEET_FRAMES, total)).round().astype(int).tolist())
-    frames = animate(system, portrait, waveform, timeline, settings, progress)
+    frames = animate(system, portrait, waveform, emotion, settings, progress)
     shown: list[np.ndarray] = []
     with VideoWriter(
         options.output, width=options.size, height=options.size, fps=system.config.fps, waveform=waveform
@@ -280,8 +293,11 @@ def _described(config: Any) -> dict[str, str]:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from .metrics.evaluate import evaluate_folder, format_report, instant_maker, model_maker
+    from .metrics.sources import format_sources
     from .weights.checkpoint import load_system
 
+    if options.sources and options.renderer == "instant":
+        raise ValueError("--sources measures a checkpoint; leave --renderer instant out")
     if options.renderer == "instant":
         from .instant import motion_maker
 
@@ -291,18 +307,40 @@ def _evaluate(options: argparse.Namespace) -> int:
         system, info = load_system(options.model)
         settings = _settings(options, info.sampling)
         make, noted = model_maker(system, settings), _noted(settings)
-    report = evaluate_folder(
-        make,
-        Path(options.set),
-        noted,
-        people=options.people,
-        large=options.renderer == "instant",
-        on_progress=_ProgressLine("people"),
-    )
-    sys.stdout.write(format_report(report))
+    if options.sources:
+        report = _sources(options, make) | {"settings": noted}
+        sys.stdout.write(format_sources(report))
+    else:
+        report = evaluate_folder(
+            make,
+            Path(options.set),
+            noted,
+            people=options.people,
+            large=options.renderer == "instant",
+            mixed_portraits=options.portraits == "mixed",
+            on_progress=_ProgressLine("people"),
+        )
+        sys.stdout.write(format_report(report))
     if options.report:
         Path(options.report).write_text(json.dumps(report, indent=1), encoding="utf-8")
     return 0
+
+
+def _sources(options: argparse.Namespace, make: Any) -> dict[str, Any]:
+    """Every way to say an emotion, one at a time."""
+    from .emotion.reference import read_units
+    from .metrics.sources import load_phrasings, measure_sources
+    from .weights.expression_reader import load_expression_reader
+
+    reader = load_expression_reader()
+    return measure_sources(
+        make,
+        Path(options.set),
+        people=options.people,
+        phrasings=load_phrasings(Path(options.phrasings)) if options.phrasings else None,
+        read_units=lambda pictures: read_units(reader, pictures),
+        on_progress=_ProgressLine("people"),
+    )
 
 
 def _noted(settings: SamplingSettings) -> dict[str, Any]:

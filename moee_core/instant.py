@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .emotion.options import NAMES, add_emotion, emotion_of
 from .motion.coefficients import FACE, Motion, MotionError
 
 if TYPE_CHECKING:
     from .audio.read import Waveform
+    from .emotion.source import EmotionSource
     from .emotion.timeline import EmotionTimeline
     from .renderer.points import FacePoints
 
@@ -64,7 +66,7 @@ def add_motion(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--read", help="a motion file, or SadTalker's coefficients, to read instead")
     parser.add_argument("--video", help="a video of one face to follow instead (needs: pip install mediapipe)")
     parser.add_argument("--calm-at", type=float, help="video: a moment in seconds at which the person is at rest")
-    parser.add_argument("--emotion", default="neutral", help="a blend or timeline, as for animate")
+    add_emotion(parser)
     parser.add_argument("--seed", type=int, default=0, help="other blinks, looks and sways")
     parser.add_argument("--set", default="", help='coefficients to hold or add to: "AU12L = 0.5; yaw += 0.1"')
     parser.add_argument("--take", nargs=2, metavar=("PART", "FILE"), help="pose, lip, expression or face of another")
@@ -74,7 +76,7 @@ def add_motion(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_motion)
 
 
-Generate = Callable[["Waveform", "EmotionTimeline"], Motion]
+Generate = Callable[["Waveform", "EmotionSource | EmotionTimeline"], Motion]
 
 
 def motion_maker(options: argparse.Namespace) -> tuple[Generate, dict[str, Any]]:
@@ -84,6 +86,7 @@ def motion_maker(options: argparse.Namespace) -> tuple[Generate, dict[str, Any]]
     for name, default in (("emotalker", None), ("hubert", None), ("mode", "continuous"), ("temperature", 1.0)):
         if getattr(options, name) != default:
             raise ValueError(f"--{name} belongs to --generator emotalker; add that, or leave it out")
+    from .emotion.source import as_source
     from .motion.generate import MotionSettings, speech_motion
     from .motion.mouth import load_ear
 
@@ -95,8 +98,17 @@ def motion_maker(options: argparse.Namespace) -> tuple[Generate, dict[str, Any]]
         blinks_per_minute=options.blinks,
     )
     ear = load_ear()
+
+    def make(waveform: Waveform, emotion: EmotionSource | EmotionTimeline) -> Motion:
+        listener = None
+        if as_source(emotion).voice:
+            from .weights.emo_talker import EMBEDDED, load_emo_talker
+
+            listener = load_emo_talker(EMBEDDED)[0].ear
+        return speech_motion(ear, waveform, emotion, fps=options.fps, settings=settings, mood_ear=listener)
+
     noted = {"renderer": "instant", "generator": "process", "fps": options.fps, **dataclasses.asdict(settings)}
-    return lambda waveform, emotion: speech_motion(ear, waveform, emotion, fps=options.fps, settings=settings), noted
+    return make, noted
 
 
 def _emotalker_maker(options: argparse.Namespace) -> tuple[Generate, dict[str, Any]]:
@@ -115,7 +127,7 @@ def _emotalker_maker(options: argparse.Namespace) -> tuple[Generate, dict[str, A
     system, _ = load_emo_talker(options.emotalker or EMBEDDED)
     features = load_hubert(options.hubert) if options.hubert else None
 
-    def make(waveform: Waveform, emotion: EmotionTimeline) -> Motion:
+    def make(waveform: Waveform, emotion: EmotionSource | EmotionTimeline) -> Motion:
         motion = system.generate(waveform, options.fps, settings, features=features)
         for part, amount in factors.items():
             motion = motion.scaled(part, amount) if amount != 1.0 else motion
@@ -126,11 +138,14 @@ def _emotalker_maker(options: argparse.Namespace) -> tuple[Generate, dict[str, A
 
 
 def _made(options: argparse.Namespace, waveform: Waveform) -> Motion:
-    from .emotion.timeline import parse_emotion
-
-    if options.generator == "emotalker" and options.emotion != "neutral":
-        raise ValueError("--generator emotalker hears the emotion in the voice; leave --emotion out, or use process")
-    emotion = parse_emotion(options.emotion)
+    if options.generator == "emotalker":
+        for name in NAMES:
+            if getattr(options, name) not in (None, "neutral"):
+                said = f"--{name.replace('_', '-')}"
+                raise ValueError(
+                    f"--generator emotalker hears the emotion in the voice; leave {said} out, or use process"
+                )
+    emotion = emotion_of(options)
     return motion_maker(options)[0](waveform, emotion)
 
 

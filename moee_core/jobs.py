@@ -105,6 +105,10 @@ class Job:
         assert self._latents is not None
         return torch.from_numpy(np.array(self._latents[self.done - count : self.done]))
 
+    def close(self) -> None:
+        """Let go of the file, so that its folder can be deleted on any system."""
+        self._latents = None
+
     def latents(self) -> Tensor:
         """(F, Z, h, w) over the file itself; changing it does not change the file."""
         return torch.from_numpy(np.load(self.folder / LATENTS, mmap_mode="c"))

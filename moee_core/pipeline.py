@@ -6,7 +6,7 @@ the model's picture size. Memory does not grow with the length of the recording,
 
     portrait --> autoencoder --> ReferenceNet ----------------.
     recording -> speech encoder --> windows --> audio tokens --+--> denoiser, sampled per window --> decoder --> frames
-    emotion ---> vector per frame --> Emotion-to-Latents ------'        ^ last k frames of the previous window
+    emotion ---> rows per frame ----> Emotion-to-Latents ------'        ^ last k frames of the previous window
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from .audio.projector import window_indices
 from .audio.read import Waveform, resample_mono
 from .diffusion.sampler import frame_noise, guided, sample_ddim
 from .diffusion.schedule import alphas_cumprod
+from .emotion.source import EmotionSource, as_source
 from .emotion.timeline import EmotionTimeline
 from .networks.portrait_unet import EmotionContext
 from .networks.reference_net import ReferenceFeatures
@@ -82,7 +83,7 @@ def animate(
     system: MoEESystem,
     portrait: np.ndarray,
     waveform: Waveform,
-    emotion: EmotionTimeline,
+    emotion: EmotionSource | EmotionTimeline,
     settings: SamplingSettings = SamplingSettings(),
     on_progress: Progress | None = None,
 ) -> Iterator[np.ndarray]:
@@ -90,14 +91,16 @@ def animate(
 
     ``on_progress(frames done, frames in all)`` may raise to cancel.
 
-    Raises ``ValueError`` for settings out of range and ``MediaError`` for a recording without samples.
+    Raises ``ValueError`` for settings out of range, ``MediaError`` for a recording without samples and
+    ``EmotionError`` for a source of emotion that the model was not trained on.
     """
     config = system.config
     device = next(system.parameters()).device
     total = num_frames(waveform.samples.shape[1], waveform.sample_rate, config.fps)
     mono = torch.from_numpy(resample_mono(waveform, in_file=True))
     features = encode_speech(system.speech_encoder, mono, total, config.fps).features_TLD
-    vectors = torch.from_numpy(emotion.sample(total, config.fps)).to(device)
+    source = as_source(emotion)
+    rows = source.rows(total, config.fps, system.mood(mono, total) if source.voice else None)
     latent = system.autoencoder.encode(to_model(fit_square(portrait, config.image_size)).to(device))
     sites = system.reference_net(latent)
     motion_latents = latent.expand(config.unet.motion_frames, -1, -1, -1)
@@ -107,7 +110,7 @@ def animate(
         motion = tuple(tokens[None] for tokens in system.reference_net(motion_latents))
         reference = ReferenceFeatures(sites=sites, latent=latent, motion=motion)
         tokens = _audio_tokens(system, features, wanted)
-        context = system.emotion_context(vectors[wanted])
+        context = system.emotion_context(system.signals(rows.take(wanted.numpy())))
         window = _sample_window(system, reference, tokens, context, start, settings)
         keep = min(config.window_frames, total - start)
         yield from to_frames(system.autoencoder.decode(window[:keep]))

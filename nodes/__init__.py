@@ -20,6 +20,7 @@ def make_extension() -> ComfyExtension:
     from .emotion import EmotionNode, EmotionTimelineNode, EmotionToLatentsNode
     from .face import FacePointsNode
     from .load import LoadExpert, LoadModel
+    from .look import ContactSheet, EffectMeter, GateViewer
     from .motion import (
         EditMotion,
         LoadMotion,
@@ -33,6 +34,7 @@ def make_extension() -> ComfyExtension:
     from .render import RenderMotion
     from .sample import Conditioning, Sampler
     from .samples import Samples
+    from .sources import ActionUnitsNode, EmotionFromText, EmotionFromVoice, ReferenceExpression
     from .video import VideoCombine
 
     host.register_folder()
@@ -48,10 +50,17 @@ def make_extension() -> ComfyExtension:
                 EncodeSpeech,
                 EmotionNode,
                 EmotionTimelineNode,
+                EmotionFromText,
+                EmotionFromVoice,
+                ActionUnitsNode,
+                ReferenceExpression,
                 EmotionToLatentsNode,
                 Conditioning,
                 Sampler,
                 VideoCombine,
+                ContactSheet,
+                EffectMeter,
+                GateViewer,
                 FacePointsNode,
                 MotionFromSpeech,
                 MotionFromVideo,

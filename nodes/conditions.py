@@ -14,11 +14,15 @@ from torch import Tensor
 from ..moee_core.audio.encoder import encode_speech
 from ..moee_core.audio.projector import window_indices
 from ..moee_core.audio.read import Waveform, resample_mono
-from ..moee_core.emotion.timeline import EmotionTimeline
+from ..moee_core.emotion.signals import EmotionRows
+from ..moee_core.emotion.source import EmotionSource
+from ..moee_core.emotion.stand_ins import mood
+from ..moee_core.errors import EmotionError
 from ..moee_core.jobs import fingerprint
 from ..moee_core.networks.reference_net import ReferenceFeatures
+from ..moee_core.ops import Build
 from ..moee_core.portrait.image import fit_square
-from ..moee_core.systems.moee import expert_shares
+from ..moee_core.systems.moee import expert_shares, make_ear, network_inputs
 from ..moee_core.video.frames import num_frames
 from . import host
 from .sockets import EmotionTrack, EncoderSet, PortraitCondition, SpeechFeatures
@@ -70,10 +74,22 @@ def encode_recording(encoders: EncoderSet, audio: dict[str, Any]) -> SpeechFeatu
     return SpeechFeatures(key=fingerprint([encoders.key, features]), features_FLD=features, fps=fps, waveform=waveform)
 
 
-def encode_emotion(encoders: EncoderSet, timeline: EmotionTimeline, frames: int) -> EmotionTrack:
-    """The emotion of every frame."""
-    vectors = timeline.sample(frames, encoders.config.fps)
-    return EmotionTrack(key=fingerprint([vectors]), key_encoder=encoders.key, vectors_F8=vectors, timeline=timeline)
+def encode_emotion(encoders: EncoderSet, source: EmotionSource, speech: SpeechFeatures) -> EmotionTrack:
+    """The emotion of every frame; where the voice has a say in it, the recording is listened to."""
+    frames, fps = speech.num_frames, encoders.config.fps
+    rows = source.rows(frames, fps, _mood(encoders, speech) if source.voice else None)
+    said = [rows.vectors, rows.units, *(part for part in (rows.text, rows.mood) if part is not None)]
+    return EmotionTrack(key=fingerprint([*rows.said, *said]), key_encoder=encoders.key, rows=rows, source=source)
+
+
+def _mood(encoders: EncoderSet, speech: SpeechFeatures) -> np.ndarray:
+    """(F, 16) the mood of the recording."""
+    if make_ear(encoders.config.emotion, Build(device="meta")) is None:
+        raise EmotionError("this model cannot hear the mood of a voice; it has no ear for emotion")
+    mono = torch.from_numpy(resample_mono(speech.waveform, in_file=True))
+    return host.on_device(
+        encoders.emotion, lambda net, _device: mood(net["ear"], mono, speech.num_frames, speech.fps).numpy()
+    )
 
 
 def audio_tokens(encoders: EncoderSet, speech: SpeechFeatures, frames: Tensor) -> Tensor:
@@ -87,14 +103,15 @@ def audio_tokens(encoders: EncoderSet, speech: SpeechFeatures, frames: Tensor) -
     return host.on_device(encoders.speech, run)
 
 
-def emotion_latents(encoders: EncoderSet, vectors_F8: np.ndarray) -> tuple[Tensor, Tensor]:
+def emotion_latents(encoders: EncoderSet, rows: EmotionRows) -> tuple[Tensor, Tensor]:
     """(F, M, D) latents and (F, E) shares of the experts."""
-    vectors = torch.from_numpy(np.ascontiguousarray(vectors_F8))
 
     def run(net: Any, device: Any) -> Tensor:
-        return torch.cat([net({"label": rows.to(device)}).cpu() for rows in vectors.split(CHUNK)])
+        words = dict(net.named_children()).get("text")
+        return net["latents"](network_inputs(rows, net["latents"], words, device)).cpu()
 
-    return host.on_device(encoders.emotion, run), expert_shares(vectors, encoders.config.unet.experts)
+    vectors, units = torch.from_numpy(rows.vectors), torch.from_numpy(rows.units)
+    return host.on_device(encoders.emotion, run), expert_shares(vectors, encoders.config.unet.experts, units)
 
 
 def conditioning(
@@ -113,7 +130,7 @@ def conditioning(
         sites=portrait.sites, latent=portrait.latent, motion=motion_features(encoders, motion)
     )
     tokens = audio_tokens(encoders, speech, frames)
-    latents, shares = emotion_latents(encoders, emotion.vectors_F8[frames.numpy()])
+    latents, shares = emotion_latents(encoders, emotion.rows.take(frames.numpy()))
     silent, neutral = torch.zeros_like(tokens), torch.zeros_like(shares)
 
     def entry(audio: Tensor, share: Tensor) -> list:

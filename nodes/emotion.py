@@ -5,7 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..moee_core.emotion.condition import MAX_INTENSITY
-from ..moee_core.emotion.timeline import EmotionTimeline, parse_emotion
+from ..moee_core.emotion.source import EmotionSource, as_source
+from ..moee_core.emotion.timeline import parse_emotion
 from ..moee_core.emotion.vocabulary import COMPOUNDS, LABELS
 from . import conditions
 from .sockets import Emotion, EmotionLatents, Encoders, EncoderSet, Speech, SpeechFeatures
@@ -39,7 +40,8 @@ class EmotionNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, emotion: str, intensity: float) -> io.NodeOutput:
-        return io.NodeOutput(parse_emotion(f"{emotion} {intensity:g}" if emotion != "neutral" else emotion))
+        text = f"{emotion} {intensity:g}" if emotion != "neutral" else emotion
+        return io.NodeOutput(as_source(parse_emotion(text)))
 
 
 class EmotionTimelineNode(io.ComfyNode):
@@ -63,7 +65,7 @@ class EmotionTimelineNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, timeline: str) -> io.NodeOutput:
-        return io.NodeOutput(parse_emotion(timeline))
+        return io.NodeOutput(as_source(parse_emotion(timeline)))
 
     @classmethod
     def validate_inputs(cls, timeline: str) -> bool | str:
@@ -80,15 +82,15 @@ class EmotionToLatentsNode(io.ComfyNode):
             description="The emotion of every frame of a recording, worked out once and used many times.",
             inputs=[
                 Encoders.Input("encoders", tooltip="From Load Talking Portrait Model."),
-                Emotion.Input("emotion", tooltip="From Emotion or Emotion Timeline."),
-                Speech.Input("speech", tooltip="Says how many frames there are."),
+                Emotion.Input("emotion", tooltip="From any Emotion node."),
+                Speech.Input("speech", tooltip="Says how many frames there are, and in what mood."),
             ],
             outputs=[EmotionLatents.Output(display_name="emotion_latents")],
         )
 
     @classmethod
-    def execute(cls, encoders: EncoderSet, emotion: EmotionTimeline, speech: SpeechFeatures) -> io.NodeOutput:
-        return io.NodeOutput(conditions.encode_emotion(encoders, emotion, speech.num_frames))
+    def execute(cls, encoders: EncoderSet, emotion: EmotionSource, speech: SpeechFeatures) -> io.NodeOutput:
+        return io.NodeOutput(conditions.encode_emotion(encoders, emotion, speech))
 
 
 def problem(text: str | None) -> str:

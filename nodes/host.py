@@ -38,7 +38,7 @@ from ..moee_core.networks.config import PortraitUNetConfig, SystemConfig
 from ..moee_core.networks.portrait_unet import EmotionContext, PortraitUNet
 from ..moee_core.networks.reference_net import ReferenceFeatures, ReferenceNet
 from ..moee_core.ops import Build
-from ..moee_core.systems.moee import make_audio_projector, make_speech_encoder
+from ..moee_core.systems.moee import make_audio_projector, make_ear, make_speech_encoder, make_text_encoder
 from ..moee_core.weights.checkpoint import load_parts, state_hash
 from ..moee_core.weights.emo_talker import EMBEDDED as EMBEDDED_EMOTALKER
 from .sockets import EncoderSet
@@ -277,13 +277,25 @@ def load(path: str, weight_dtype: str = "default") -> tuple[Any, EncoderSet, Any
             ReferenceNet(config.unet, build), _cast(parts["reference_net"], dtype), mm.get_torch_device(), offload
         ),
         speech=_patcher(speech, _cast(speech_state, dtype), device, offload),
-        emotion=_patcher(
-            EmotionToLatents(config.emotion, build), _cast(parts["emotion_to_latents"], dtype), device, offload
-        ),
+        emotion=_patcher(*_emotion_networks(config, parts, build), device, offload),
         sampling=info.sampling,
         domain=info.domain,
     )
     return model, encoders, EmbeddedVAE(config, _cast(parts["autoencoder"], torch.float32))
+
+
+def _emotion_networks(
+    config: SystemConfig, parts: dict[str, dict[str, Tensor]], build: Build
+) -> tuple[nn.ModuleDict, dict[str, Tensor]]:
+    """Emotion-to-Latents and whatever of text encoder and ear the checkpoint has: ``latents``, ``text``, ``ear``."""
+    text, ear = make_text_encoder(config.emotion, build), make_ear(config.emotion, build)
+    networks: dict[str, nn.Module] = {"latents": EmotionToLatents(config.emotion, build)}
+    names = {"latents": "emotion_to_latents"}
+    for name, network, part in (("text", text, "text_encoder"), ("ear", ear, "ear")):
+        if network is not None:
+            networks[name], names[name] = network, part
+    state = {f"{name}.{key}": value for name, part in names.items() for key, value in parts[part].items()}
+    return nn.ModuleDict(networks), _cast(state, torch.float32)
 
 
 def _cast(state: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:

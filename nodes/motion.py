@@ -17,7 +17,8 @@ from torch import Tensor
 
 from ..moee_core.audio.encoder import SpeechEncoder
 from ..moee_core.audio.hubert import HubertFeatures, load_hubert
-from ..moee_core.emotion.timeline import EmotionTimeline, parse_emotion
+from ..moee_core.emotion.source import EmotionSource, as_source
+from ..moee_core.emotion.timeline import parse_emotion
 from ..moee_core.motion.coefficients import FACE, Motion
 from ..moee_core.motion.files import read_motion, save_motion
 from ..moee_core.motion.generate import MotionSettings, speech_motion
@@ -131,9 +132,10 @@ class MotionFromSpeech(io.ComfyNode):
         if given.pop("generator") == "emotalker":
             motion = _heard(audio, fps, seed, given)
         else:
-            timeline = emotion if isinstance(emotion, EmotionTimeline) else parse_emotion(emotion)
+            source = emotion if isinstance(emotion, EmotionSource) else as_source(parse_emotion(emotion))
+            listener = _emotalker(host.emotalker_path(host.EMBEDDED), 0.0).ear if source.voice else None
             settings = MotionSettings(seed=seed, **{key: float(value) for key, value in given.items()})
-            motion = speech_motion(_ear(), waveform_of(audio), timeline, fps=fps, settings=settings)
+            motion = speech_motion(_ear(), waveform_of(audio), source, fps=fps, settings=settings, mood_ear=listener)
         return io.NodeOutput(motion, len(motion))
 
 

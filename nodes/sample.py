@@ -15,7 +15,8 @@ import latent_preview
 import torch
 from comfy_api.latest import io
 
-from ..moee_core.emotion.timeline import EmotionTimeline, parse_emotion
+from ..moee_core.emotion.source import EmotionSource, as_source
+from ..moee_core.emotion.timeline import parse_emotion
 from ..moee_core.jobs import Job, bytes_needed, known_speed, prune, spoken_time
 from . import conditions
 from .emotion import problem
@@ -210,12 +211,12 @@ def _read(
     if not isinstance(speech, SpeechFeatures):
         speech = conditions.encode_recording(encoders, speech)
     if isinstance(emotion, str):
-        emotion = parse_emotion(emotion)
-    if isinstance(emotion, EmotionTimeline):
-        emotion = conditions.encode_emotion(encoders, emotion, speech.num_frames)
-    if len(emotion.vectors_F8) != speech.num_frames:
+        emotion = as_source(parse_emotion(emotion))
+    if isinstance(emotion, EmotionSource):
+        emotion = conditions.encode_emotion(encoders, emotion, speech)
+    if len(emotion.rows) != speech.num_frames:
         raise ValueError(
-            f"the emotion has {len(emotion.vectors_F8)} frames and the speech {speech.num_frames}; "
+            f"the emotion has {len(emotion.rows)} frames and the speech {speech.num_frames}; "
             "connect the same speech to Emotion to Latents"
         )
     return portrait, speech, emotion
@@ -233,6 +234,11 @@ def _settings(encoders: EncoderSet, sampling: dict, seed: int) -> Settings:
         audio_guidance=float(custom.get("audio_guidance", best["audio_guidance"])),
         noise_sharing=float(custom.get("noise_sharing", best["noise_sharing"])),
     )
+
+
+def recommended(encoders: EncoderSet, seed: int) -> Settings:
+    """As the checkpoint is best sampled."""
+    return _settings(encoders, {"sampling": "recommended"}, seed)
 
 
 def _preflight(job: Job, model: Any, settings: Settings, window: int) -> None:

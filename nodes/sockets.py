@@ -16,7 +16,8 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..moee_core.audio.read import Waveform
-from ..moee_core.emotion.timeline import EmotionTimeline
+from ..moee_core.emotion.signals import EmotionRows
+from ..moee_core.emotion.source import EmotionSource
 from ..moee_core.networks.config import SystemConfig
 from ..moee_core.renderer.points import FacePoints
 
@@ -24,6 +25,7 @@ Encoders = io.Custom("MOEE_ENCODERS")
 Portrait = io.Custom("MOEE_PORTRAIT")
 Speech = io.Custom("MOEE_SPEECH")
 Emotion = io.Custom("MOEE_EMOTION")
+"""Carries a ``moee_core.emotion.source.EmotionSource``."""
 EmotionLatents = io.Custom("MOEE_EMOTION_LATENTS")
 Face = io.Custom("MOEE_FACE")
 MotionSocket = io.Custom("MOEE_MOTION")
@@ -70,12 +72,12 @@ class SpeechFeatures:
 
 @dataclass(frozen=True, kw_only=True)
 class EmotionTrack:
-    """(F, 8) emotion vectors and (F, M, D) latents of every frame."""
+    """What is said of every frame, and by what."""
 
     key: str
     key_encoder: str
-    vectors_F8: np.ndarray
-    timeline: EmotionTimeline
+    rows: EmotionRows
+    source: EmotionSource
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -271,14 +271,23 @@ def test_the_readme_shows_both_commands():
 
 
 def test_every_emotion_in_the_readme_can_be_used():
+    from moee_core.emotion.source import EmotionSource
     from moee_core.emotion.timeline import parse_emotion
+    from moee_core.emotion.units import parse_units, unit_track
 
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     section = readme.split("## Saying the emotion")[1].split("\n## ")[0]
-    shown = re.findall(r'--emotion "([^"]+)"', readme) + re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE)
+    shown = re.findall(r'--emotion "([^"]+)"', readme) + re.findall(r"^\| `(?!--)([^`]+)` \|", section, re.MULTILINE)
     assert len(shown) >= 6
     for text in shown:
         parse_emotion(text)
+    words, units = (re.findall(rf'--{option} "([^"]+)"', readme) for option in ("emotion-text", "action-units"))
+    assert words
+    assert units
+    for text in words:
+        assert EmotionSource(text=text).understood.condition.weights, text
+    for text in units:
+        assert unit_track(parse_units(text)).values.any(), text
 
 
 def test_the_command_line_knows_every_command_of_the_readme():

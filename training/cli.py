@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from moee_core.errors import MoEEError
-from training import emotalker
+from training import emotalker, expression_reader
 from training.config import from_table, load_config, read_table
 from training.emotalker_config import STAGES as EMOTALKER_STAGES
 from training.emotalker_config import EmoTalkerTrain
@@ -23,7 +23,9 @@ def main(arguments: list[str] | None = None) -> int:
     set_up_logging()
     try:
         table = read_table(options.config)
-        if "system_kind" in table:
+        if table.get("system_kind") == expression_reader.KIND:
+            path = expression_reader.run(from_table(expression_reader.ReaderTrain, table, ""))
+        elif "system_kind" in table:
             path = emotalker.run(from_table(EmoTalkerTrain, table, ""), options.stop_after)
         else:
             path = run(load_config(options.config), options.stop_after)

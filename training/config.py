@@ -1,7 +1,7 @@
 """Training configuration: one TOML file, read strictly into frozen dataclasses.
 
 Every setting has a default in the classes below; an unknown key is an error that names the nearest known one.
-``[stages.NAME]`` tables are run in the order autoencoder, audio, reference, experts, gates.
+``[stages.NAME]`` tables are run in the order autoencoder, audio, reference, experts, gates, sources, decoder.
 
 Raises ``ConfigError`` (a ``ValueError``) for a missing file, broken TOML, unknown or ill-typed settings.
 """
@@ -40,6 +40,7 @@ class DataConfig:
     ``heard_by`` names a checkpoint whose speech encoder says what the mouths of the clips do, and takes everything
     else out of them that portrait, speech and emotion do not tell: sway, blinks. A model that samples in one step
     draws the mean of what fits its inputs; in such clips one thing fits, and the mean of mouths is itself a mouth.
+    ``units``: share of the clips that show action units which no emotion asks for, most of them no emotion at all.
     """
 
     clips: int = 3600
@@ -55,10 +56,13 @@ class DataConfig:
     wide_speech: str = ""
     wide_share: float = 0.6
     heard_by: str = ""
+    units: float = 0.0
 
     def __post_init__(self) -> None:
         if self.neutral + self.compound + self.blend + self.contempt >= 1:
             raise ValueError("neutral + compound + blend + contempt must leave room for single emotions")
+        if not 0.0 <= self.units < 1.0:
+            raise ValueError(f"units must be at least 0 and below 1, got {self.units}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +196,49 @@ class GatesStage(DiffusionStage):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SourcesStage(StageConfig):
+    """How other sources come to say what labels say: the encoders of action units, text and voice learn to give the
+    latents that the label encoder gives for the same emotion, everything else frozen. Off unless ``iterations``.
+
+    ``contrast``: weight of the symmetric InfoNCE between sources of the same emotion, at temperature 0.07 (MoEE states
+    no alignment; off). ``ear`` names an EmoTalker checkpoint whose listener is taken over, "" the one that ships;
+    ``voice_noise``: standard deviation of the manner that is added to its normalised statistics, for voices it has
+    never heard. ``takes`` limits how many recordings it hears; 0 is all. Weights do not decay, because the modality
+    embeddings of sources and labels are one table, and labels must stay as they are.
+    """
+
+    iterations: int = 0
+    batch_size: int = 128
+    weight_decay: float = 0.0
+    contrast: float = 0.0
+    ear: str = ""
+    voice_noise: float = 0.6
+    takes: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.contrast < 0:
+            raise ValueError(f"contrast must be 0 or more, got {self.contrast}")
+        if self.weight_decay:
+            raise ValueError(f"weight_decay must be 0 here, or labels would change; got {self.weight_decay}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceOdds:
+    """How often a batch is told its emotion by what: labels, action units, text, or two or three of these at once."""
+
+    label: float = 1.0
+    action_units: float = 0.0
+    text: float = 0.0
+    several: float = 0.0
+
+    def __post_init__(self) -> None:
+        odds = (self.label, self.action_units, self.text, self.several)
+        if min(odds) < 0 or abs(sum(odds) - 1) > 1e-6:
+            raise ValueError(f"label, action_units, text and several are shares that add up to 1, got {odds}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DecoderStage(DiffusionStage):
     """The last stage: what one sampling step draws. Off unless ``iterations`` are given.
 
@@ -211,6 +258,7 @@ class DecoderStage(DiffusionStage):
     critic_rate: float = 2e-4
     critic_penalty: float = 1.0
     hard: float = 0.0
+    sources: SourceOdds = field(default_factory=SourceOdds)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -227,6 +275,7 @@ class StagesConfig:
     reference: DiffusionStage = field(default_factory=DiffusionStage)
     experts: ExpertsStage = field(default_factory=ExpertsStage)
     gates: GatesStage = field(default_factory=GatesStage)
+    sources: SourcesStage = field(default_factory=SourcesStage)
     decoder: DecoderStage = field(default_factory=DecoderStage)
 
 
@@ -257,7 +306,7 @@ class TrainConfig:
 
     ``processes``: CPU processes of one thread that share every batch. ``start_from`` names a checkpoint whose weights
     the run goes on from; its experts become one again by their mean, and stages with no iterations keep its weights.
-    If only the last stage has iterations, the model goes on as it is.
+    If only the last two stages have iterations, the model goes on as it is.
     """
 
     name: str

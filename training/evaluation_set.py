@@ -3,7 +3,8 @@
     python training/evaluation_set.py OUT [--people 50] [--first 0] [--split test|tune] [--large]
 
 One ``person-NNN.npz`` per person (see ``moee_core/metrics/evaluate.py``). It is a pure function of the face world, so
-the instruments are fixed before any model is trained. Takes about two seconds a person.
+the instruments are fixed before any model is trained. Takes about eight seconds a person. What it holds for every way
+to say an emotion is in ``evaluation_sources.py``.
 
 ``--large`` is for the instant renderer, which moves a portrait of 512 pixels: the same calibration states and true
 clips are drawn at 512 as well and reduced as its frames are. A line drawn at 64 comes out wider than one drawn at 512
@@ -26,6 +27,7 @@ if __name__ == "__main__":
 from moee_core.emotion.vocabulary import LABELS
 from moee_core.metrics.evaluate import CONDITIONS, LABEL_ORDER
 from moee_core.metrics.instrument import SIDE, downsized
+from training.evaluation_sources import sources_of
 from training.face_world import performance as world
 from training.face_world.points import face_points
 from training.face_world.render import face_regions, render
@@ -127,7 +129,8 @@ def make_person(split: str, number: int, utterances: list[Utterance], *, large: 
     label = LABELS[1 + number % 6]
     out["intensity_label"] = np.array(label)
     out["intensity_target"] = world.emotion_action_units(world.vector({label: 1.0})[None])[0] * identity.expressiveness
-    return out
+    taken = {str(out[f"{condition}_label"]) for condition in CONDITIONS}
+    return out | sources_of(split, number, utterances, taken)
 
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -28,11 +28,13 @@ from training.data.clips import ClipCache, prepare_clips
 from training.data.latents import LatentClips, prepare_latents
 from training.loop import Stage, run_stage
 from training.precision import faster_precision
-from training.stages import audio, autoencoder, decoder, moee
+from training.stages import audio, autoencoder, decoder, moee, sources
 
 log = logging.getLogger(__name__)
 
-STAGES = ("autoencoder", "audio", "reference", "experts", "gates", "decoder")
+STAGES = ("autoencoder", "audio", "reference", "experts", "gates", "sources", "decoder")
+REFINING = ("sources", "decoder")
+"""Stages that go on with a finished model as it is."""
 
 
 def run(config: TrainConfig, stop_after: str | None = None) -> Path:
@@ -151,10 +153,10 @@ class _Runner:
         parallel.barrier()
 
     def _taken_over(self, name: str) -> bool:
-        """Whether the finished model goes on as it is, its experts apart: where no stage before the last is run."""
+        """Whether the finished model goes on as it is, its experts apart: where only the refining stages are run."""
         stages = self.config.stages
-        earlier = sum(getattr(stages, stage).iterations for stage in STAGES[:-1])
-        return bool(self.config.start_from) and not earlier and name != STAGES[-1]
+        earlier = sum(getattr(stages, stage).iterations for stage in STAGES if stage not in REFINING)
+        return bool(self.config.start_from) and not earlier and name not in REFINING
 
     def _previous(self) -> MoEESystem:
         system, _ = load_system(Path(self.config.start_from), self._build)
@@ -162,7 +164,12 @@ class _Runner:
         for part in ("unet", "audio", "autoencoder"):
             if getattr(system.config, part) != getattr(wanted, part):
                 raise ConfigError(f"start_from: {self.config.start_from} has other sizes than [system.{part}]")
-        return system
+        if system.config.emotion == wanted.emotion:
+            return system
+        grown = MoEESystem(wanted, self._build)
+        moee.initialise(grown, None, self.config.seed)
+        moee.start_from(system, grown, merged=False)
+        return grown
 
     def _start(self, name: str) -> MoEESystem:
         index = STAGES.index(name)
@@ -200,6 +207,8 @@ class _Runner:
             return autoencoder.make_stage(config, self.cache, system.autoencoder, fresh)
         if name == "audio":
             return audio.make_stage(config, system.speech_encoder)
+        if name == "sources":
+            return sources.make_stage(config, system.to(config.device))
         clips = self.clips(system)
         system.to(config.device)
         for network in (system.denoiser, system.reference_net):  # a fifth faster, measured on a CPU with AVX2

@@ -21,11 +21,19 @@ from torch import Tensor, nn
 from ..networks.blocks import CrossAttention
 from ..ops import Build
 from .encoders import MODALITIES, EmbeddingProjector, VectorEncoder
+from .stand_ins import MOOD_WIDTH
+
+TEXT_ENCODERS = ("sentence-t5", "words")
+AUDIO_ENCODERS = ("emotion2vec", "hubert", "ear")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmotionToLatentsConfig:
-    """Sizes; the defaults are the full size. 0 ``action_units``, ``text_width`` or ``audio_width``: it is left out."""
+    """Sizes; the defaults are the full size. 0 ``action_units``, ``text_width`` or ``audio_width``: it is left out.
+
+    ``text`` and ``audio`` name what gives their embeddings: frozen public encoders, or the small ones of
+    ``stand_ins.py`` ("words", "ear"), which are then part of the model.
+    """
 
     width: int = 768
     query_tokens: int = 8
@@ -35,12 +43,21 @@ class EmotionToLatentsConfig:
     action_units: int = 41
     text_width: int = 768
     audio_width: int = 768
+    text: str = "sentence-t5"
+    audio: str = "emotion2vec"
     residual: bool = False
 
     def __post_init__(self) -> None:
         for name in ("width", "query_tokens", "embeddings", "heads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"EmotionToLatentsConfig.{name} must be at least 1, got {getattr(self, name)}")
+        for name, allowed in (("text", TEXT_ENCODERS), ("audio", AUDIO_ENCODERS)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"EmotionToLatentsConfig.{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}"
+                )
+        if self.audio == "ear" and self.audio_width not in (0, MOOD_WIDTH):
+            raise ValueError(f"EmotionToLatentsConfig.audio_width of an ear is {MOOD_WIDTH}, got {self.audio_width}")
         if self.width % self.heads:
             raise ValueError(f"EmotionToLatentsConfig.width {self.width} is not a multiple of heads {self.heads}")
 

@@ -95,10 +95,12 @@ def evaluate_folder(
     *,
     people: int = 0,
     large: bool = False,
+    mixed_portraits: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """All figures of what ``make`` makes, as nested plain dicts: {"model": {condition: {...}}, "truth": {...},
-    "intensity": {...}}. ``settings`` are noted in the report. ``large`` calibrates on, and compares with, true renders
+    "intensity": {...}}. With ``mixed_portraits`` every other person starts from a portrait that already shows another
+    emotion. ``settings`` are noted in the report. ``large`` calibrates on, and compares with, true renders
     drawn large and reduced. Raises ``MediaError`` when the set has none."""
     everyone = load_people(folder)
     if large:
@@ -109,6 +111,8 @@ def evaluate_folder(
     slopes, ratios = [], []
     for number, person in enumerate(chosen):
         reader = FaceReader(person["calibration"], person["mouth"], person["units"], person["label"])
+        if mixed_portraits:
+            person = mixed(person, number)
         for condition in CONDITIONS:
             clip = {
                 key.removeprefix(f"{condition}_"): v for key, v in person.items() if key.startswith(f"{condition}_")
@@ -141,6 +145,15 @@ def evaluate_folder(
         },
         "clips": {name: values for name, values in rows.items() if name.startswith("model")},
     }
+
+
+def mixed(person: dict[str, np.ndarray], number: int) -> dict[str, np.ndarray]:
+    """The person with a neutral portrait or, every other one, with an emotional one."""
+    if number % 2 == 0:
+        return person
+    if "portrait_emotional" not in person:
+        raise MediaError("this evaluation set has no emotional portraits; make a new one in another folder")
+    return person | {"portrait": person["portrait_emotional"]}
 
 
 def _generate(make: Maker, person: dict[str, np.ndarray], samples: np.ndarray, emotion: str) -> np.ndarray:

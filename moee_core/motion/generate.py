@@ -3,7 +3,7 @@
 Shapes (legend for this file): F video frames at ``fps``; the result is a ``Motion`` in the space ``FACE``.
 
     recording --> heard mouth x mouth amplitude, shut where nothing is said
-    timeline  --> emotion vectors --> action units (expression.py) x expressiveness
+    emotion   --> emotion vectors --> action units (expression.py) x expressiveness
     loudness  --> brows and nods
     seed      --> blinks, sway of the head, fixations of the eyes
 
@@ -19,9 +19,13 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
+from ..audio.emotion_ear import EmotionEar
 from ..audio.encoder import SpeechEncoder
 from ..audio.read import Waveform, let_go, resample_mono
+from ..emotion.source import EmotionSource, as_source
+from ..emotion.stand_ins import mood
 from ..emotion.timeline import EmotionTimeline
 from ..video.frames import num_frames
 from .coefficients import FACE, MOUTH, Motion, MotionError
@@ -59,14 +63,17 @@ class MotionSettings:
 def speech_motion(
     ear: SpeechEncoder,
     waveform: Waveform,
-    timeline: EmotionTimeline,
+    emotion: EmotionSource | EmotionTimeline,
     *,
     fps: float = FPS,
     settings: MotionSettings = MotionSettings(),
+    mood_ear: EmotionEar | None = None,
 ) -> Motion:
-    """The motion of a face that says ``waveform`` with the emotions of ``timeline``: ceil(seconds * fps) frames.
+    """The motion of a face that says ``waveform`` with an emotion: ceil(seconds * fps) frames. ``mood_ear`` hears the
+    mood of the voice where that is asked for. Action units beside the emotion are as strong as they are asked for.
 
-    Raises ``MotionError`` for a rate outside 1..120, ``MediaError`` for a recording without samples.
+    Raises ``MotionError`` for a rate outside 1..120, ``MediaError`` for a recording without samples, ``EmotionError``
+    for a mood that nobody hears.
     """
     if not 1 <= fps <= 120:
         raise MotionError(f"the motion's rate must be 1 to 120 frames a second, got {fps}")
@@ -75,6 +82,11 @@ def speech_motion(
     heard_frames = num_frames(waveform.samples.shape[1], waveform.sample_rate, FPS)
     mouth = heard_mouth(ear, samples, heard_frames)
     level = loudness(samples, heard_frames)
+    source = as_source(emotion)
+    heard = None
+    if source.voice and mood_ear is not None:
+        heard = mood(mood_ear, torch.from_numpy(samples), count, fps).numpy()
+    rows = source.rows(count, fps, heard)
     let_go(samples)
     said = speaking(level)
     mouth = mouth * said[:, None] * np.array([settings.mouth_amplitude] * 3 + [1.0], np.float32)
@@ -82,7 +94,7 @@ def speech_motion(
 
     values = np.zeros((count, FACE.size), np.float32)
     values[:, [FACE.index[name] for name in MOUTH]] = _at_rate(mouth, count, fps)
-    units = expression(timeline.sample(count, fps)) * settings.expressiveness
+    units = expression(rows.vectors) * settings.expressiveness + rows.units
     values[:, : units.shape[1]] = units
     lively, said = _at_rate(lively[:, None], count, fps)[:, 0], _at_rate(said[:, None], count, fps)[:, 0]
     for name, amount in _BROWS.items():

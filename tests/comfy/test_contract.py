@@ -21,6 +21,13 @@ IDS = {
     "MoEESpeech",
     "MoEEEmotion",
     "MoEEEmotionTimeline",
+    "MoEEEmotionFromText",
+    "MoEEEmotionFromVoice",
+    "MoEEActionUnits",
+    "MoEEReferenceExpression",
+    "MoEEContactSheet",
+    "MoEEEffectMeter",
+    "MoEEGateViewer",
     "MoEEEmotionToLatents",
     "MoEEConditioning",
     "MoEESampler",
@@ -38,7 +45,20 @@ IDS = {
 """Final: a name may be added and never removed (docs/adr/0010)."""
 
 WORKFLOWS = sorted(path.stem for path in (ROOT / "workflows" / "api").glob("*.json"))
-NATIVE = {"MODEL", "VAE", "IMAGE", "AUDIO", "LATENT", "VIDEO", "CONDITIONING", "INT", "FLOAT", "STRING", "COMBO"}
+NATIVE = {
+    "MODEL",
+    "VAE",
+    "IMAGE",
+    "AUDIO",
+    "LATENT",
+    "VIDEO",
+    "CONDITIONING",
+    "INT",
+    "FLOAT",
+    "STRING",
+    "COMBO",
+    "BOOLEAN",
+}
 NATIVE |= {"FACE_LANDMARKS"}
 OURS = {
     "MOEE_ENCODERS",
@@ -202,7 +222,7 @@ def test_workflows_fit_the_nodes(name: str, version: str):
     """Every class known, every required input there, every link of the right type, every choice among the options."""
     known: dict[str, Any] = recorded(version)["nodes"]
     graph = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))
-    core_outputs = {"KSampler": ["LATENT"]}
+    core_outputs = {"KSampler": ["LATENT"], "PreviewImage": []}
     for node in graph.values():
         if node["class_type"] not in known:
             assert node["class_type"] in core_outputs

@@ -69,6 +69,18 @@ def test_stage_2a_moves_the_experts_alone_and_2b_the_gates_alone(whole_run: Path
     assert any(not new[key].equal(new[key.replace(".experts.3.", ".experts.4.")]) for key in experts)
 
 
+def test_other_sources_learn_and_labels_stay_as_they_are(whole_run: Path):
+    run = whole_run / "runs" / "smoke"
+    old, new = (load_system(run / f"{name}.safetensors")[0].state_dict() for name in ("gates", "sources"))
+    moved = {key for key in new if not new[key].equal(old[key])}
+    taught = tuple(f"emotion_to_latents.encoders.{name}." for name in ("action_units", "text", "audio"))
+    allowed = (*taught, "emotion_to_latents.modality.weight", "text_encoder.", "ear.")
+    assert not {key for key in moved if not key.startswith(allowed)}
+    assert all(any(key.startswith(part) for key in moved) for part in (*taught, "text_encoder.", "ear."))
+    labels = "emotion_to_latents.modality.weight"
+    assert new[labels][0].equal(old[labels][0])
+
+
 def test_a_finished_run_does_nothing_again(whole_run: Path):
     """Started again, a finished run only says so."""
     path = whole_run / "runs" / "smoke" / "gates.safetensors"

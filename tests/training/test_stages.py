@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from moee_core.diffusion.schedule import alphas_cumprod
 from moee_core.emotion.vocabulary import EXPERTS
+from moee_core.motion.coefficients import UNITS
 from moee_core.networks.config import PortraitUNetConfig, SystemConfig
 from moee_core.systems.moee import MoEESystem
 from training.config import (
@@ -84,6 +85,7 @@ def clips_of(unet: PortraitUNetConfig, std: float = 0.3) -> LatentClips:
         speech=normal(CLIPS, LENGTH + 2 * PAD, TINY.audio.layers, TINY.audio.width).half(),
         emotion=emotions[:, None].expand(-1, LENGTH, -1).contiguous(),
         viseme=torch.zeros(CLIPS, LENGTH, 4),
+        units=torch.zeros(CLIPS, LENGTH, len(UNITS)),
         change_std=change_std,
     )
 
@@ -129,7 +131,7 @@ def test_a_batch_depends_on_seed_sample_and_step_only():
     turned = again.places[WINDOW:] + again.places[:WINDOW]
     assert batch.places == turned
     for field in dataclasses.fields(Batch):
-        if field.name == "places":
+        if field.name in ("places", "told"):
             continue
         rows = getattr(batch, field.name), getattr(again, field.name)
         half = len(rows[0]) // 2

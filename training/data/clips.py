@@ -4,7 +4,7 @@ A cache folder ``clips-HASH`` holds shards of ``shard`` clips as plain ``.npy`` 
     frames (N, L, S, S, 3) uint8         references (N, 3, S, S, 3) uint8: neutral, same emotion, another emotion
     mouths (N, 3, 4) float32             mouth box of each reference, in pixels x0 y0 x1 y1
     mel    (N, 4 (L + 2 PAD), MELS) float16   log-mel around the clip, PAD video frames either side
-    viseme (N, L, 4), emotion (N, L, 8) float32
+    viseme (N, L, 4), emotion (N, L, 8), units (N, L, 20) float32: action units beside the emotion
 and ``regions.npy`` (2, S, S) float32: how often a pixel belongs to the mouth, to eyes and brows.
 
 Rendering needs cv2 and the speech bank; reading needs numpy alone.
@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from moee_core.audio.mel import HOP, MELS, log_mel, normalise_level
+from moee_core.motion.coefficients import UNITS
 from moee_core.motion.mouth import shaped
 from training.config import DataConfig
 
@@ -39,8 +40,10 @@ FRAME_SAMPLES = 4 * HOP
 """Audio samples of one video frame."""
 PAD = 8
 """Video frames of context kept on either side of a clip's audio."""
-FIELDS = ("frames", "references", "mouths", "mel", "viseme", "emotion")
+FIELDS = ("frames", "references", "mouths", "mel", "viseme", "emotion", "units")
 SOURCES = ("face_world", "data/clips.py")
+UNITS_ALONE = 0.6
+"""Part of the clips with action units that show no emotion beside them."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +167,14 @@ def _render_clip(
     emotion[:start] = emotion[start]
     pose = world.reference_pose(rng)
     known = {} if ear is None else {"blinking": False, "sway": 0.0}
-    clip = world.perform(rng, identity, emotion, samples=samples, phonemes=phonemes, base_pose=pose, **known)
+    extra = np.zeros((total, len(UNITS)), np.float32)
+    if rng.random() < config.units:
+        extra[:] = world.random_units(rng)
+        if rng.random() < UNITS_ALONE:
+            emotion[:] = world.vector({})
+    clip = world.perform(
+        rng, identity, emotion, samples=samples, phonemes=phonemes, base_pose=pose, extra=extra, **known
+    )
     if ear is not None:
         clip.viseme[start:] = heard_mouth(ear, mel)
     size = config.image_size
@@ -182,6 +192,7 @@ def _render_clip(
         "mel": mel.astype(np.float16),
         "viseme": clip.viseme[start:],
         "emotion": emotion[start:],
+        "units": extra[start:],
     }
 
 

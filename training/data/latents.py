@@ -2,7 +2,7 @@
 
 Shapes (legend for this file): N clips, L frames, Z latent channels, h latent side, T = L + 2 PAD, K layers, D width
     latents (N, L, Z, h, h) float16            references (N, 3, Z, h, h), masked (N, 3, Z, h, h): mouth greyed out
-    speech (N, T, K, D) float16                emotion (N, L, 8), viseme (N, L, 4) float32
+    speech (N, T, K, D) float16                emotion (N, L, 8), viseme (N, L, 4), units (N, L, 20) float32
 Cached beside the clips under the hash of the autoencoder and speech encoder that made them.
 """
 
@@ -38,6 +38,7 @@ class LatentClips:
     speech: Tensor
     emotion: Tensor
     viseme: Tensor
+    units: Tensor
     change_std: Tensor
 
     def __len__(self) -> int:
@@ -60,6 +61,7 @@ def prepare_latents(cache: ClipCache, autoencoder: Autoencoder, encoder: SpeechE
         speech=speech,
         emotion=torch.from_numpy(cache.joined("emotion")),
         viseme=torch.from_numpy(cache.joined("viseme")),
+        units=torch.from_numpy(cache.joined("units")),
         change_std=std,
     )
 

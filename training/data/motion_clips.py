@@ -170,7 +170,7 @@ def make_takes(config: MotionDataConfig, seed: int, split: str) -> Iterator[Take
             utterance = utterances[index]
             change = change_for(utterance.mood, emotion, strength if level else 1.0)
             parts.append(said_again(utterance.samples, utterance.phonemes, change, rng))
-        samples, phonemes = _joined(parts)
+        samples, phonemes = joined_parts(parts)
         frames = max(config.frames, -(-len(samples) // FRAME_SAMPLES))
         frames += -frames % 4
         samples = np.pad(samples, (0, frames * FRAME_SAMPLES - len(samples)))
@@ -192,7 +192,7 @@ def make_takes(config: MotionDataConfig, seed: int, split: str) -> Iterator[Take
         )
 
 
-def _joined(parts: list[tuple[np.ndarray, Phonemes]]) -> tuple[np.ndarray, Phonemes]:
+def joined_parts(parts: list[tuple[np.ndarray, Phonemes]]) -> tuple[np.ndarray, Phonemes]:
     """One after the other with a pause between."""
     pieces: list[np.ndarray] = []
     phonemes: list[tuple[str, float]] = []

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from moee_core.emotion.vocabulary import COMPOUNDS, EXPERTS, LABELS, TRAINED_COMPOUNDS
+from moee_core.motion.coefficients import UNITS
 from moee_core.motion.expression import MAX_UNIT, expression
 from training.face_world.identity import Identity
 from training.face_world.render import render
@@ -94,9 +95,11 @@ def perform(
     base_pose: np.ndarray | None = None,
     blinking: bool = True,
     sway: float = 1.0,
+    extra: np.ndarray | None = None,
 ) -> Performance:
     """One clip. ``emotion`` (F, 8) sets the length; ``samples`` 16 kHz mono, or None for a silent clip. ``sway``
-    scales the slow movement of the head that no input tells."""
+    scales the slow movement of the head that no input tells. ``extra`` (F, 20) are action units beside the emotion;
+    everybody shows those as strong as they are asked for."""
     frames = len(emotion)
     viseme = np.zeros((frames, 4), np.float32)
     energy = np.zeros(frames, np.float32)
@@ -105,6 +108,8 @@ def perform(
         viseme[: len(track)] = track
         energy = energy_track(samples, 16000, frames, FPS)
     units = emotion_action_units(emotion) * identity.expressiveness
+    if extra is not None:
+        units[:, : extra.shape[1]] += extra
     lively = np.convolve(np.pad(energy, 3, mode="edge"), np.hanning(9)[1:-1] / np.hanning(9).sum(), "valid")
     for name, amount in (("1", 0.18), ("2", 0.22)):
         units[:, AU_NAMES.index(name)] += amount * lively
@@ -165,6 +170,23 @@ def random_emotion(rng: np.random.Generator, kind: str) -> np.ndarray:
         share = float(rng.uniform(0.15, 0.85))
         return vector({EXPERTS[first]: intensity * share, EXPERTS[second]: intensity * (1 - share)})
     raise ValueError(f"unknown kind of emotion {kind!r}")
+
+
+SIDED = ("12", "14")
+ODDS_OF_MORE = (0.5, 0.3, 0.2)
+
+
+def random_units(rng: np.random.Generator) -> np.ndarray:
+    """(20,) one to three action units, in the order of ``coefficients.UNITS``; 12 and 14 mostly on both sides."""
+    out = np.zeros(len(UNITS), np.float32)
+    numbers = sorted({unit.rstrip("LR") for unit in UNITS})
+    for number in rng.choice(numbers, 1 + int(rng.choice(len(ODDS_OF_MORE), p=ODDS_OF_MORE)), replace=False):
+        sides = ("L", "R") if rng.random() < 0.5 else (str(rng.choice(["L", "R"])),)
+        for name in [number + side for side in sides] if number in SIDED else [str(number)]:
+            out[UNITS.index(name)] = rng.uniform(0.25, 1.0)
+        if number in SIDED and len(sides) == 2:
+            out[UNITS.index(number + "R")] = out[UNITS.index(number + "L")]
+    return out
 
 
 def random_timeline(rng: np.random.Generator, frames: int, kind: str) -> np.ndarray:

@@ -20,20 +20,29 @@ from moee_core.diffusion.sampler import to_x0
 from moee_core.diffusion.schedule import TRAIN_STEPS, alpha_sigma
 from moee_core.systems.moee import MoEESystem
 from training.adversary import Adversary
-from training.config import DecoderStage, TrainConfig
+from training.config import ConfigError, DecoderStage, SourceOdds, TrainConfig
 from training.data.latents import LatentClips
 from training.loop import Stage
 from training.stages.autoencoder import pictures
-from training.stages.diffusion import ROUNDED, DiffusionTask, choose_reference, draw_numbers
+from training.stages.diffusion import (
+    ROUNDED,
+    DiffusionTask,
+    choose_reference,
+    draw_numbers,
+    draw_told,
+    with_everything_told,
+)
 
 PULL = 0.5
 """An emotion this strong holds the lips elsewhere than speech wants them."""
 DRAWING = ("denoiser.", "reference_net.", "audio_projector.")
+TELLING = ("emotion_to_latents.encoders.action_units.", "emotion_to_latents.encoders.text.", "text_encoder.")
 
 
-def trained_parameters(system: MoEESystem, *, whole: bool) -> list[tuple[str, nn.Parameter]]:
-    """The decoder's; with ``whole`` also those of the networks that make the estimate, gates and anchor excepted."""
-    wanted = ("autoencoder.decoder.", *(DRAWING if whole else ()))
+def trained_parameters(system: MoEESystem, *, whole: bool, telling: bool = False) -> list[tuple[str, nn.Parameter]]:
+    """The decoder's; with ``whole`` also those of the networks that make the estimate, gates and anchor excepted;
+    ``telling`` adds the encoders of action units and text."""
+    wanted = ("autoencoder.decoder.", *(DRAWING if whole else ()), *(TELLING if telling else ()))
     return [
         (name, parameter)
         for name, parameter in system.named_parameters()
@@ -49,10 +58,14 @@ def make_stage(
     task = DiffusionTask(config, system, clips, regions)
     weight = task.position_weight(settings)
     pool = _pool(clips, len(clips) - task.held_out, settings.hard)
+    odds = settings.sources
+    _check_odds(system, odds)
+    pools = {True: pool, False: with_everything_told(clips, pool, ("label",))}
     mouth, eyes = task.regions.to(task.device)
     region = 1 + (settings.mouth_weight - 1) * mouth + (settings.eye_weight - 1) * eyes
     short = dataclasses.replace(settings, window=settings.short_window, batch_size=settings.short_batch_size)
-    adversary = _adversary(config, task) if settings.critic else None
+    telling = odds.label < 1
+    adversary = _adversary(config, task, telling) if settings.critic else None
 
     def distance(made: Tensor, truth: Tensor) -> Tensor:
         error = (made.float() - truth.float()) * region
@@ -61,9 +74,11 @@ def make_stage(
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         now = short if step < settings.short_until * settings.iterations else settings
-        numbers = draw_numbers(config, step, pool, now.batch_size)
+        told = draw_told(odds, np.random.default_rng([config.seed, 12, step]))
+        numbers = draw_numbers(config, step, pools[told != ("label",)], now.batch_size)
         rng = np.random.default_rng([config.seed, 9, step, numbers[0]])
         batch = task.batch(step, now, numbers, [choose_reference(now, rng) for _ in numbers])
+        batch = dataclasses.replace(batch, told=told)
         batch.timesteps.fill_(TRAIN_STEPS - 1)
         rows = torch.arange(step % now.spatial_every, len(batch.clean), now.spatial_every)
         with torch.set_grad_enabled(settings.whole):
@@ -85,7 +100,8 @@ def make_stage(
             figures["latent"] = float(latent.detach())
             if adversary is not None:
                 portrait = batch.portrait.repeat_interleave(now.window, dim=0)
-                condition = torch.cat([batch.viseme, batch.emotion.to(task.device)], dim=1)
+                asked = torch.cat([batch.emotion, batch.units], dim=1) if telling else batch.emotion
+                condition = torch.cat([batch.viseme, asked.to(task.device)], dim=1)
                 objection = adversary.objection(estimate, batch.clean, portrait, condition)
                 (pull,) = torch.autograd.grad(objection, estimate, retain_graph=True)
                 (slope,) = torch.autograd.grad(latent, velocity, retain_graph=True)
@@ -96,11 +112,25 @@ def make_stage(
     return Stage(
         name="decoder",
         module=system,
-        trainable=trained_parameters(system, whole=settings.whole),
+        trainable=trained_parameters(system, whole=settings.whole, telling=settings.whole and telling),
         loss=loss,
         settings=settings,
         adversary=adversary,
     )
+
+
+def _check_odds(system: MoEESystem, odds: SourceOdds) -> None:
+    """Raises ``ConfigError`` where a batch would be told by what the model has no encoder for."""
+    has = {
+        "action_units": "action_units" in system.emotion_to_latents.encoders,
+        "text": system.text_encoder is not None,
+    }
+    for name, there in has.items():
+        if not there and (getattr(odds, name) or odds.several):
+            raise ConfigError(
+                f"stages.decoder.sources: this model has no encoder of {name}; give it one in [system.emotion], or set "
+                f"{name} and several to 0"
+            )
 
 
 def _pool(clips: LatentClips, count: int, hard: float) -> np.ndarray:
@@ -118,14 +148,15 @@ def _pool(clips: LatentClips, count: int, hard: float) -> np.ndarray:
     return np.concatenate([pool, np.repeat(found, times)])
 
 
-def _adversary(config: TrainConfig, task: DiffusionTask) -> Adversary:
+def _adversary(config: TrainConfig, task: DiffusionTask, telling: bool) -> Adversary:
     """A critic that looks at mouth and eyes, and at the rest of the face a little."""
+    known = [task.clips.viseme, task.clips.emotion, *([task.clips.units] if telling else [])]
     settings, side = config.stages.decoder, task.clips.latents.shape[-1]
     mouth, eyes = torch.nn.functional.adaptive_avg_pool2d(task.regions, side)
     return Adversary(
         0.1 + mouth + eyes,
         task.clips.change_std.clamp_min(0.05).to(task.device),
-        condition=task.clips.viseme.shape[-1] + task.clips.emotion.shape[-1],
+        condition=sum(part.shape[-1] for part in known),
         seed=config.seed,
         rate=settings.critic_rate,
         penalty=settings.critic_penalty,

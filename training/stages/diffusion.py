@@ -21,10 +21,12 @@ from torch import Tensor
 from moee_core.audio.projector import window_indices
 from moee_core.diffusion.sampler import to_x0
 from moee_core.diffusion.schedule import TRAIN_STEPS, alpha_sigma, alphas_cumprod
+from moee_core.emotion.signals import EmotionSignals
+from moee_core.motion.expression import detector_units, expression
 from moee_core.networks.reference_net import ReferenceFeatures
 from moee_core.systems.moee import MoEESystem
 from training import parallel
-from training.config import DiffusionStage, TrainConfig
+from training.config import DiffusionStage, SourceOdds, TrainConfig
 from training.data.clips import PAD
 from training.data.latents import LatentClips
 
@@ -41,8 +43,10 @@ class Batch:
     speech: Tensor  # (N, W, K, D)
     keep_audio: Tensor  # (N,) 0 or 1
     emotion: Tensor  # (N, 8), on the CPU
+    units: Tensor  # (N, 20) beside the emotion, on the CPU
     viseme: Tensor  # (N, 4) the mouth that speech asks for; no input of the networks
     places: list[tuple[int, int]]  # N times (clip, frame)
+    told: tuple[str, ...] = ("label",)  # the modalities that say the emotion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,13 +117,14 @@ class DiffusionTask:
                     "speech": clips.speech[number][frames].float(),
                     "keep_audio": torch.full((window,), float(rng.random() >= settings.audio_drop)),
                     "emotion": clips.emotion[number, start : start + window],
+                    "units": clips.units[number, start : start + window],
                     "viseme": clips.viseme[number, start : start + window],
                 }
             )
         merged = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        emotion = merged.pop("emotion")
+        kept = {name: merged.pop(name) for name in ("emotion", "units")}
         moved = {name: value.to(self.device) for name, value in merged.items()}
-        return Batch(**moved, emotion=emotion, places=places)
+        return Batch(**moved, **kept, places=places, told=("label",))
 
     def predict(self, batch: Batch, settings: DiffusionStage, *, gated: bool) -> tuple[Tensor, Tensor]:
         """(velocity predicted, noisy latents)."""
@@ -130,7 +135,7 @@ class DiffusionTask:
             audio = self.system.audio_projector(batch.speech) * batch.keep_audio[:, None, None]
             emotion = None
             if settings.emotion:
-                emotion = self.system.emotion_context(batch.emotion.to(self.device), gated=gated)
+                emotion = self.system.emotion_context(signals(self.system, batch, self.device), gated=gated)
             velocity = self.system.denoiser(
                 noisy, batch.timesteps, frames=settings.window, reference=reference, audio_NSA=audio, emotion=emotion
             )
@@ -178,6 +183,43 @@ class DiffusionTask:
         error = (made - truth) * fade * region
         edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
         return error.abs().mean() + settings.spatial_edges * edges
+
+
+def signals(system: MoEESystem, batch: Batch, device: torch.device) -> EmotionSignals:
+    """The batch's emotion as its modalities say it: action units alone are all that the face shows, beside a label or
+    a text what it shows beyond the emotion."""
+    vectors, units = batch.emotion, batch.units
+    if batch.told == ("action_units",):
+        units = units + torch.from_numpy(expression(vectors.numpy()))
+        vectors = torch.eye(vectors.shape[1])[:1].expand_as(vectors)
+    inputs: dict[str, Tensor] = {}
+    if "label" in batch.told:
+        inputs["label"] = vectors.to(device)
+    if "action_units" in batch.told:
+        inputs["action_units"] = torch.from_numpy(detector_units(units.numpy())).to(device)
+    if "text" in batch.told:
+        if system.text_encoder is None:
+            raise ValueError("this model has no text encoder to train with; set system.emotion.text to words")
+        features = torch.cat([vectors, torch.from_numpy(detector_units(units.numpy()))], dim=-1)
+        inputs["text"] = system.text_encoder(features.to(device))
+    return EmotionSignals(inputs=inputs, vectors_N8=vectors, units_N20=units)
+
+
+def draw_told(odds: SourceOdds, rng: np.random.Generator) -> tuple[str, ...]:
+    """The modalities of a batch."""
+    names = ("label", "action_units", "text", "several")
+    kind = str(rng.choice(names, p=[getattr(odds, name) for name in names]))
+    if kind != "several":
+        return (kind,)
+    dropped = str(rng.choice(["label", "action_units", "text", "none"]))
+    return tuple(name for name in names[:3] if name != dropped)
+
+
+def with_everything_told(clips: LatentClips, pool: np.ndarray, told: tuple[str, ...]) -> np.ndarray:
+    """Those of the clips ``pool`` of which the modalities say all: labels know no action units beside them."""
+    if "action_units" in told or "text" in told:
+        return pool
+    return pool[(clips.units[pool] == 0).flatten(1).all(dim=1).numpy()]
 
 
 ROUNDED = -0.35

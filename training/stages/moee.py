@@ -22,7 +22,13 @@ from moee_core.systems.moee import MoEESystem, expert_shares
 from training.config import ConfigError, ExpertsStage, TrainConfig
 from training.data.latents import LatentClips
 from training.loop import Stage
-from training.stages.diffusion import DiffusionTask, ReferenceChoice, choose_reference, draw_numbers
+from training.stages.diffusion import (
+    DiffusionTask,
+    ReferenceChoice,
+    choose_reference,
+    draw_numbers,
+    with_everything_told,
+)
 from training.stages.preview import write_preview
 
 STAGE_1 = ("reference_net.", "denoiser.", "audio_projector.", "emotion_to_latents.")
@@ -51,7 +57,7 @@ def reference_stage(config: TrainConfig, system: MoEESystem, clips: LatentClips,
     settings = config.stages.reference
     task = DiffusionTask(config, system, clips, regions)
     weight = task.position_weight(settings)
-    pool = np.arange(len(clips) - task.held_out)
+    pool = with_everything_told(clips, np.arange(len(clips) - task.held_out), ("label",))
 
     short = dataclasses.replace(settings, window=settings.short_window, batch_size=settings.short_batch_size)
 
@@ -78,7 +84,7 @@ def experts_stage(config: TrainConfig, system: MoEESystem, clips: LatentClips, r
     task = DiffusionTask(config, system, clips, regions)
     weight = task.position_weight(settings)
     only, _ = clip_kinds(clips)
-    pool = np.flatnonzero(only[: len(clips) - task.held_out] >= 0)
+    pool = with_everything_told(clips, np.flatnonzero(only[: len(clips) - task.held_out] >= 0), ("label",))
     if not len(pool):
         raise ValueError("stage experts: no clip of a single emotion among the data; raise data.clips")
 
@@ -118,7 +124,7 @@ def gates_stage(config: TrainConfig, system: MoEESystem, clips: LatentClips, reg
     task = DiffusionTask(config, system, clips, regions)
     weight = task.position_weight(settings)
     _, count = clip_kinds(clips)
-    pool = np.flatnonzero(count[: len(clips) - task.held_out] >= 2)
+    pool = with_everything_told(clips, np.flatnonzero(count[: len(clips) - task.held_out] >= 2), ("label",))
     if not len(pool):
         raise ValueError("stage gates: no clip with two emotions among the data; raise data.clips or data.compound")
     gates = [module for module in system.denoiser.modules() if isinstance(module, EmotionGates)]
@@ -179,8 +185,9 @@ def initialise(system: MoEESystem, clips: LatentClips | None, seed: int) -> None
 
 
 @torch.no_grad()
-def start_from(previous: MoEESystem, system: MoEESystem) -> None:
-    """Weights of a finished model into stage 1's network, whose one emotion attention is the mean of its experts.
+def start_from(previous: MoEESystem, system: MoEESystem, *, merged: bool = True) -> None:
+    """Weights of a finished model into stage 1's network, whose one emotion attention is the mean of its experts; or,
+    not ``merged``, into a network with as many experts.
 
     What the finished model does not have (encoders that were not trained) keeps its start. Raises ``ConfigError`` for
     a model of other sizes.
@@ -188,9 +195,9 @@ def start_from(previous: MoEESystem, system: MoEESystem) -> None:
     given = previous.state_dict()
     target = system.state_dict()
     for key, value in target.items():
-        if ".emotion.gates." in key:
+        if merged and ".emotion.gates." in key:
             continue  # stage 1 has one expert and no use for gates
-        if ".emotion.experts.0." in key:
+        if merged and ".emotion.experts.0." in key:
             head, tail = key.split(".emotion.experts.0.")
             parts = [
                 given[name]

@@ -10,7 +10,7 @@ import torch
 
 from moee_core.diffusion.sampler import sample_ddim
 from training.config import DiffusionStage
-from training.stages.diffusion import DiffusionTask, ReferenceChoice
+from training.stages.diffusion import DiffusionTask, ReferenceChoice, signals
 
 STEPS = 4
 SHOWN = 6
@@ -29,7 +29,7 @@ def write_preview(task: DiffusionTask, settings: DiffusionStage, path: Path, *, 
     system, window = task.system, settings.window
     reference = system.reference_net.reference(batch.portrait, batch.motion)
     audio = system.audio_projector(batch.speech)
-    emotion = system.emotion_context(batch.emotion.to(task.device), gated=gated)
+    emotion = system.emotion_context(signals(system, batch, task.device), gated=gated)
 
     def predict(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         return system.denoiser(x, t, frames=window, reference=reference, audio_NSA=audio, emotion=emotion)
