@@ -262,4 +262,4 @@ class GateViewer(io.ComfyNode):
         with GateRecorder(model.model.diffusion_model) as recorder:
             _, frames, _ = _probe(model, encoders, vae, portrait, emotion, seed, audio)
         view = recorder.view()
-        return io.NodeOutput(_image(gate_picture(view, frames[-1])), view.text())
+        return io.NodeOutput(_image(gate_picture(view, frames[-1], scale=256 / frames.shape[2])), view.text())

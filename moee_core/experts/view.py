@@ -21,6 +21,8 @@ from ..emotion.vocabulary import EXPERTS
 from .gating import EmotionGates
 
 MAP_SIDE = 32
+LEAST = 0.005
+"""An expert whose share is below this is not called."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,7 +35,7 @@ class GateView:
 
     def text(self) -> str:
         """One line: "happy 0.97 (where: 0.41 to 0.98)"; only experts that are called."""
-        order = [i for i in np.argsort(-self.called) if self.called[i] > 0.005]
+        order = [i for i in np.argsort(-self.called) if self.called[i] > LEAST]
         said = [
             f"{self.names[i]} {self.called[i]:.2f} (where: {self.where[i].min():.2f} to {self.where[i].max():.2f})"
             for i in order
@@ -80,18 +82,25 @@ class GateRecorder:
         )
 
 
-def gate_picture(view: GateView, face: np.ndarray, columns: int = 3) -> np.ndarray:
-    """The map of every expert over the face (H, W, 3) uint8, red where it acts, with its share below."""
+def gate_picture(view: GateView, face: np.ndarray, columns: int = 3, scale: float = 1) -> np.ndarray:
+    """The map of every expert over the face (H, W, 3) uint8: red where it acts most, clear where it acts least, on one
+    scale for all that are called, whose ends stand below with each expert's share."""
     import cv2
 
     from ..video.frames import contact_sheet
 
     grey = cv2.cvtColor(cv2.cvtColor(face, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB).astype(np.float32)
+    heard = view.where[view.called > LEAST] if (view.called > LEAST).any() else view.where
+    low, high = float(heard.min()), float(heard.max())
     cells = []
     for where, called in zip(view.where, view.called, strict=True):
         heat = cv2.resize(where.astype(np.float32), face.shape[1::-1], interpolation=cv2.INTER_CUBIC)
         colour = np.stack([255 * np.ones_like(heat), 60 * np.ones_like(heat), 40 * np.ones_like(heat)], axis=-1)
-        share = (np.clip(heat, 0, 1) * (0.65 if called > 0.005 else 0.0))[..., None]
+        strength = np.clip((heat - low) / max(high - low, 1e-6), 0, 1)
+        share = (strength * (0.65 if called > LEAST else 0.0))[..., None]
         cells.append(np.rint(grey * (1 - share) + colour * share).clip(0, 255).astype(np.uint8))
-    labels: Sequence[str] = [f"{name} g {called:.2f}" for name, called in zip(view.names, view.called, strict=True)]
-    return contact_sheet(cells, columns, labels)
+    labels: Sequence[str] = [
+        f"{name} g {called:.2f} s {where.min():.2f}-{where.max():.2f}"
+        for name, called, where in zip(view.names, view.called, view.where, strict=True)
+    ]
+    return contact_sheet(cells, columns, labels, scale)
