@@ -169,10 +169,12 @@ class EmotionSource:
         return self.understood.condition.vector()[None].repeat(num_frames, axis=0)
 
     def _text_units(self) -> NDArray[np.float32]:
-        from ..motion.expression import face_units
+        """(1, 20) what the text names beyond what its emotion shows: "beaming with joy" is one smile, not two."""
+        from ..motion.expression import expression, face_units
         from .action_units import action_unit_vector
 
-        return face_units(action_unit_vector(dict(self.understood.units))[None])
+        named = face_units(action_unit_vector(dict(self.understood.units))[None])
+        return np.maximum(named - expression(self._condition_rows(1)), 0).astype(np.float32)
 
 
 def as_source(emotion: EmotionSource | EmotionTimeline | EmotionCondition) -> EmotionSource:
