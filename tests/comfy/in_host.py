@@ -123,7 +123,7 @@ def clip(classes: dict[str, Any], _base: Path, seconds: str, portrait: str = "mi
     import torch
 
     model, encoders, vae = call(classes, "MoEELoadModel", checkpoint=EMBEDDED, weight_dtype="default")
-    image, audio = call(classes, "MoEESamples", portrait=portrait, recording="demo")
+    image, audio, _ = call(classes, "MoEESamples", portrait=portrait, recording="demo")
     wave, rate = audio["waveform"], audio["sample_rate"]
     count = int(float(seconds) * rate)
     repeated = wave.repeat(1, 1, -(-count // wave.shape[-1]))[..., :count]
@@ -208,7 +208,7 @@ def native(classes: dict[str, Any], _base: Path) -> dict[str, Any]:
     }
 
     def conditions(portrait: str, emotion: str) -> tuple:
-        image, _ = call(classes, "MoEESamples", portrait=portrait, recording="hello")
+        image, *_ = call(classes, "MoEESamples", portrait=portrait, recording="hello")
         return call(
             classes, "MoEEConditioning", encoders=encoders, portrait=image, speech=sound, emotion=emotion, vae=vae
         )
