@@ -10,19 +10,20 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .emotion.options import add_emotion, emotion_of
+from .emotion.options import ENCODERS, add_emotion, add_encoders, emotion_of, encoders_of
 from .errors import MoEEError
-from .experts.commands import add_experts
+from .experts.commands import add_experts, parse_weighted
 from .instant import add_generator, add_instant, add_motion, animate_instant
 
 if TYPE_CHECKING:
     from .pipeline import SamplingSettings
+    from .systems.moee import MoEESystem
 
 MAX_MESSAGE = 300
 SHEET_FRAMES = 24
@@ -57,6 +58,12 @@ def _parser() -> argparse.ArgumentParser:
     animate.add_argument("--contact-sheet", help="also write a picture of evenly spaced frames (.png or .jpg)")
     animate.add_argument("--model", default=str(EMBEDDED), help="a checkpoint; the embedded model if not given")
     _add_sampling(animate)
+    animate.add_argument(
+        "--expert",
+        action="append",
+        metavar="FILE[:STRENGTH]",
+        help="an emotion expert's file, -2 to 2 times; may be given several times",
+    )
     animate.add_argument("--device", default="cpu", help="where to compute: cpu (default), cuda, cuda:1, mps")
     animate.add_argument(
         "--size", type=int, help="side of the video in pixels (default 256; instant: the picture's own)"
@@ -64,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     animate.add_argument(
         "--renderer", choices=("model", "instant"), default="model", help="instant moves any picture, without weights"
     )
+    add_encoders(animate)
     add_instant(animate)
     animate.set_defaults(run=_animate)
 
@@ -99,6 +107,12 @@ def _parser() -> argparse.ArgumentParser:
         "--sources", action="store_true", help="measure every way to say an emotion instead, compounds and single units"
     )
     evaluate.add_argument("--phrasings", help="sources: a JSON list of texts and the labels they mean")
+    evaluate.add_argument(
+        "--parts",
+        nargs="+",
+        help="sources: measure only these of sources, truth, ear, compounds, units (ear: no video)",
+    )
+    add_encoders(evaluate)
     add_generator(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
@@ -134,11 +148,16 @@ def _settings(options: argparse.Namespace, recommended: dict[str, float]) -> Sam
 
 def _animate(options: argparse.Namespace) -> int:
     if options.renderer == "instant":
+        if options.expert:
+            raise ValueError("--expert belongs to the model, and --renderer instant has no experts; leave one out")
+        _without_model(options)
         return animate_instant(options, _ProgressLine("frames"))
     for name in ("points", "motion", "save_motion"):
         if getattr(options, name):
             raise ValueError(f"--{name.replace('_', '-')} belongs to --renderer instant; add that, or leave it out")
     from .audio.read import read_audio
+    from .experts.apply import apply_experts
+    from .experts.file import load_expert
     from .pipeline import animate, reconstruction_error
     from .portrait.image import read_portrait
     from .video.encode import VideoWriter
@@ -156,8 +175,10 @@ def _animate(options: argparse.Namespace) -> int:
     waveform = read_audio(options.audio)
     device = _device(options.device)
     system, info = load_system(options.model)
+    system.to(device).with_frozen(encoders_of(options))
+    if options.expert:
+        apply_experts(system, [(load_expert(path), weight) for path, weight in map(parse_weighted, options.expert)])
     settings = _settings(options, info.sampling)
-    system.to(device)
     progress = _ProgressLine("frames")
     total = num_frames(waveform.samples.shape[1], waveform.sample_rate, system.config.fps)
     wanted = set(np.linspace(0, total - 1, min(SHEET_FRAMES, total)).round().astype(int).tolist())
@@ -177,6 +198,12 @@ def _animate(options: argparse.Namespace) -> int:
         write_image(options.contact_sheet, contact_sheet(shown, 6, labels))
     sys.stdout.write(f"{options.output}: {time.monotonic() - began:.1f} s for {waveform.duration:.2f} s of speech\n")
     return 0
+
+
+def _without_model(options: argparse.Namespace) -> None:
+    for name in ENCODERS:
+        if getattr(options, name) is not None:
+            raise ValueError(f"--{name.replace('_', '-')} belongs to --renderer model; leave one of the two out")
 
 
 def _device(name: str) -> str:
@@ -298,17 +325,22 @@ def _evaluate(options: argparse.Namespace) -> int:
 
     if options.sources and options.renderer == "instant":
         raise ValueError("--sources measures a checkpoint; leave --renderer instant out")
+    if options.parts and not options.sources:
+        raise ValueError("--parts are parts of --sources; add that, or leave it out")
+    hear = None
     if options.renderer == "instant":
+        _without_model(options)
         from .instant import motion_maker
 
         generate, noted = motion_maker(options)
         make = instant_maker(generate)
     else:
         system, info = load_system(options.model)
+        system.with_frozen(encoders_of(options))
         settings = _settings(options, info.sampling)
-        make, noted = model_maker(system, settings), _noted(settings)
+        make, noted, hear = model_maker(system, settings), _noted(settings), _hearing(system)
     if options.sources:
-        report = _sources(options, make) | {"settings": noted}
+        report = _sources(options, make, hear) | {"settings": noted}
         sys.stdout.write(format_sources(report))
     else:
         report = evaluate_folder(
@@ -326,10 +358,23 @@ def _evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
-def _sources(options: argparse.Namespace, make: Any) -> dict[str, Any]:
+def _hearing(system: MoEESystem) -> Callable[[np.ndarray], np.ndarray]:
+    """(S,) samples at 16 kHz -> the mood that the model hears in every frame."""
+    import torch
+
+    from .audio.mel import SAMPLE_RATE
+    from .video.frames import num_frames
+
+    def hear(samples: np.ndarray) -> np.ndarray:
+        return system.mood(torch.from_numpy(samples), num_frames(len(samples), SAMPLE_RATE, system.config.fps))
+
+    return hear
+
+
+def _sources(options: argparse.Namespace, make: Any, hear: Any) -> dict[str, Any]:
     """Every way to say an emotion, one at a time."""
     from .emotion.reference import read_units
-    from .metrics.sources import load_phrasings, measure_sources
+    from .metrics.sources import PARTS, load_phrasings, measure_sources
     from .weights.expression_reader import load_expression_reader
 
     reader = load_expression_reader()
@@ -339,6 +384,8 @@ def _sources(options: argparse.Namespace, make: Any) -> dict[str, Any]:
         people=options.people,
         phrasings=load_phrasings(Path(options.phrasings)) if options.phrasings else None,
         read_units=lambda pictures: read_units(reader, pictures),
+        hear=hear,
+        parts=options.parts or PARTS,
         on_progress=_ProgressLine("people"),
     )
 

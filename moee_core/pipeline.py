@@ -100,7 +100,7 @@ def animate(
     mono = torch.from_numpy(resample_mono(waveform, in_file=True))
     features = encode_speech(system.speech_encoder, mono, total, config.fps).features_TLD
     source = as_source(emotion)
-    rows = source.rows(total, config.fps, system.mood(mono, total) if source.voice else None)
+    rows = system.rows(source, mono, total)
     latent = system.autoencoder.encode(to_model(fit_square(portrait, config.image_size)).to(device))
     sites = system.reference_net(latent)
     motion_latents = latent.expand(config.unet.motion_frames, -1, -1, -1)

@@ -18,6 +18,7 @@ def make_extension() -> ComfyExtension:
 
     from . import host
     from .emotion import EmotionNode, EmotionTimelineNode, EmotionToLatentsNode
+    from .encoders import LoadEmotionEncoders
     from .face import FacePointsNode
     from .load import LoadExpert, LoadModel
     from .look import ContactSheet, EffectMeter, GateViewer
@@ -45,6 +46,7 @@ def make_extension() -> ComfyExtension:
             return [
                 LoadModel,
                 LoadExpert,
+                LoadEmotionEncoders,
                 Samples,
                 EncodePortrait,
                 EncodeSpeech,

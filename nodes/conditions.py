@@ -5,6 +5,7 @@ Shapes: IMAGE (B, H, W, C) in 0..1; AUDIO {"waveform": (B, C, S), "sample_rate":
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,6 @@ from ..moee_core.audio.read import Waveform, resample_mono
 from ..moee_core.emotion.signals import EmotionRows
 from ..moee_core.emotion.source import EmotionSource
 from ..moee_core.emotion.stand_ins import mood
-from ..moee_core.errors import EmotionError
 from ..moee_core.jobs import fingerprint
 from ..moee_core.networks.reference_net import ReferenceFeatures
 from ..moee_core.ops import Build
@@ -77,19 +77,21 @@ def encode_recording(encoders: EncoderSet, audio: dict[str, Any]) -> SpeechFeatu
 def encode_emotion(encoders: EncoderSet, source: EmotionSource, speech: SpeechFeatures) -> EmotionTrack:
     """The emotion of every frame; where the voice has a say in it, the recording is listened to."""
     frames, fps = speech.num_frames, encoders.config.fps
-    rows = source.rows(frames, fps, _mood(encoders, speech) if source.voice else None)
-    said = [rows.vectors, rows.units, *(part for part in (rows.text, rows.mood) if part is not None)]
-    return EmotionTrack(key=fingerprint([*rows.said, *said]), key_encoder=encoders.key, rows=rows, source=source)
-
-
-def _mood(encoders: EncoderSet, speech: SpeechFeatures) -> np.ndarray:
-    """(F, 16) the mood of the recording."""
-    if make_ear(encoders.config.emotion, Build(device="meta")) is None:
-        raise EmotionError("this model cannot hear the mood of a voice; it has no ear for emotion")
     mono = torch.from_numpy(resample_mono(speech.waveform, in_file=True))
-    return host.on_device(
-        encoders.emotion, lambda net, _device: mood(net["ear"], mono, speech.num_frames, speech.fps).numpy()
-    )
+    emotion = encoders.config.emotion
+    ear = make_ear(emotion, Build(device="meta"))
+    own_mood = None if ear is None else functools.partial(_mood, encoders, mono, frames)
+    rows = encoders.frozen.rows(source, mono, frames, fps, emotion, own_mood)
+    embedded = (rows.text, rows.mood, None if rows.sentence is None else rows.sentence[:1], rows.voice)
+    said = [rows.vectors, rows.units, *(part for part in embedded if part is not None)]
+    own = [part for name in sorted(rows.own) for part in (name, rows.own[name])]
+    return EmotionTrack(key=fingerprint([*rows.said, *said, *own]), key_encoder=encoders.key, rows=rows, source=source)
+
+
+def _mood(encoders: EncoderSet, mono: Tensor, frames: int) -> np.ndarray:
+    """(F, 16) the mood of the recording, by the model's own ear."""
+    fps = encoders.config.fps
+    return host.on_device(encoders.emotion, lambda net, _device: mood(net["ear"], mono, frames, fps).numpy())
 
 
 def audio_tokens(encoders: EncoderSet, speech: SpeechFeatures, frames: Tensor) -> Tensor:
@@ -130,12 +132,15 @@ def conditioning(
         sites=portrait.sites, latent=portrait.latent, motion=motion_features(encoders, motion)
     )
     tokens = audio_tokens(encoders, speech, frames)
-    latents, shares = emotion_latents(encoders, emotion.rows.take(frames.numpy()))
+    rows = emotion.rows.take(frames.numpy())
+    latents, shares = emotion_latents(encoders, rows)
+    own = {f"{host.OWN_CONDITION}{name}": torch.from_numpy(strength) for name, strength in rows.own.items()}
     silent, neutral = torch.zeros_like(tokens), torch.zeros_like(shares)
 
     def entry(audio: Tensor, share: Tensor) -> list:
         values = {"moee_audio": audio, "moee_emotion": latents, "moee_shares": share, "moee_reference": reference}
-        return [[None, values]]
+        called = own if share is shares else {name: torch.zeros_like(strength) for name, strength in own.items()}
+        return [[None, {**values, **called}]]
 
     return {
         "full": entry(tokens, shares),

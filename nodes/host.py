@@ -31,8 +31,10 @@ from torch import Tensor, nn
 
 from ..moee_core.emotion.latents import EmotionToLatents
 from ..moee_core.errors import CheckpointError
-from ..moee_core.experts.file import check_fits, load_expert
+from ..moee_core.experts.file import ExpertFile, check_fits, load_expert
 from ..moee_core.experts.mixture import Routing
+from ..moee_core.experts.own import called, from_file
+from ..moee_core.jobs import fingerprint
 from ..moee_core.networks.autoencoder import Autoencoder
 from ..moee_core.networks.config import PortraitUNetConfig, SystemConfig
 from ..moee_core.networks.portrait_unet import EmotionContext, PortraitUNet
@@ -63,17 +65,33 @@ def checkpoints() -> list[str]:
     return [EMBEDDED, *(name for name in folder_paths.get_filename_list(FOLDER) if _kind(name) not in KINDS)]
 
 
-KINDS = ("experts", "emotalker")
+HUBERT, ENCODERS = "hubert", "encoders"
+"""Folders within ``FOLDER`` for whole folders downloaded from the hub."""
+KINDS = ("experts", "emotalker", HUBERT, ENCODERS)
 """Folders within ``FOLDER`` for files of other kinds than a talking-portrait model."""
-HUBERT = "hubert"
-"""And the one for folders downloaded from the hub."""
 
 
 def _kind(name: str) -> str:
     return Path(name).parts[0]
 
 
+SHIPPED = " (ships with the pack)"
+EXPERTS = EMBEDDED_FILE.parent / "experts"
+
+
 def expert_files() -> list[str]:
+    """What ships, and what the user put into models/moee/experts."""
+    shipped = [path.stem + SHIPPED for path in sorted(EXPERTS.glob("*.safetensors"))]
+    return [*shipped, *_own_files()]
+
+
+def expert_path(name: str) -> str:
+    if name.endswith(SHIPPED):
+        return str(EXPERTS / f"{Path(name.removesuffix(SHIPPED)).name}.safetensors")
+    return folder_paths.get_full_path_or_raise(FOLDER, name)
+
+
+def _own_files() -> list[str]:
     return [name for name in folder_paths.get_filename_list(FOLDER) if _kind(name) == "experts"]
 
 
@@ -92,17 +110,69 @@ def hubert_folders() -> dict[str, Path]:
     return {path.name: path for path in found}
 
 
+def text_encoders() -> dict[str, Path]:
+    """Name to folder of every sentence encoder in models/moee/encoders: those with a linear map after the mean."""
+    return {name: path for name, path in _encoder_folders().items() if (path / "2_Dense").is_dir()}
+
+
+def voice_encoders() -> dict[str, Path]:
+    """Name to folder of the other encoders there, and of every HuBERT in models/moee/hubert."""
+    found = {name: path for name, path in _encoder_folders().items() if not (path / "2_Dense").is_dir()}
+    return {**hubert_folders(), **found}
+
+
+def _encoder_folders() -> dict[str, Path]:
+    roots = (Path(root) / ENCODERS for root in folder_paths.folder_names_and_paths[FOLDER][0])
+    return {path.name: path for root in roots if root.is_dir() for path in sorted(root.iterdir()) if path.is_dir()}
+
+
 def add_expert(model: Any, path: str, strength: float) -> Any:
-    """A clone of the MODEL whose expert is changed by the file's differences."""
+    """A clone of the MODEL whose expert is changed by the file's differences, or which has an expert of the author's
+    own beside the six."""
     expert = load_expert(path)
     if CHECKPOINT not in model.model_options:
         raise CheckpointError("this MODEL is not a talking-portrait model; connect Load Talking Portrait Model")
     state = {key: value.shape for key, value in model.model.diffusion_model.state_dict().items()}
     check_fits(expert, Path(path).name, model.model_options[CHECKPOINT], state)
     clone = model.clone()
+    if expert.own:
+        _add_own(clone, expert, strength)
+        return clone
     patches = {f"diffusion_model.{key}": (value,) for key, value in expert.for_denoiser().items()}
     clone.add_patches(patches, strength)
     return clone
+
+
+OWN = "moee_own_experts"
+"""In the transformer options: @name -> (patcher, what it is by content)."""
+OWN_CONDITION = "moee_own_"
+"""Begins the names of conditions that say how strong an expert of one's own is in every frame."""
+
+
+def _add_own(clone: Any, expert: ExpertFile, strength: float) -> None:
+    """Its network becomes an additional model of the MODEL, so that the host loads and counts it along."""
+    kinds = (torch.float16, torch.bfloat16, torch.float32)
+    stored = clone.model.get_dtype()
+    offload = clone.offload_device
+    build = Build(
+        operations=comfy.ops.manual_cast,
+        attention=attention,
+        dtype=stored if stored in kinds else torch.float16,
+        device=offload,
+    )
+    network = from_file(expert, clone.model.diffusion_model, build, strength)
+    content = fingerprint([*(expert.deltas[key] for key in sorted(expert.deltas)), strength])
+    patcher = _patcher(network, network.state_dict(), clone.load_device, offload)
+    options = clone.model_options.setdefault("transformer_options", {})
+    loaded = {**options.get(OWN, {}), expert.emotion: (patcher, content)}
+    clone.model_options["transformer_options"] = {**options, OWN: loaded}
+    clone.set_additional_models(OWN, [patcher for patcher, _ in loaded.values()])
+
+
+def own_experts(model: Any) -> dict[str, str]:
+    """@name -> content of the experts of one's own that a MODEL has."""
+    loaded = model.model_options.get("transformer_options", {}).get(OWN, {})
+    return {name: content for name, (_, content) in loaded.items()}
 
 
 def checkpoint_path(name: str) -> str:
@@ -165,9 +235,11 @@ class Denoiser(PortraitUNet):
         moee_emotion: Tensor,
         moee_shares: Tensor,
         moee_reference: list,
-        **_unused: object,
+        **others: Any,
     ) -> Tensor:
         options = transformer_options or {}
+        loaded = {name: patcher.model for name, (patcher, _) in options.get(OWN, {}).items()}
+        asked = {key[len(OWN_CONDITION) :]: value for key, value in others.items() if key.startswith(OWN_CONDITION)}
         branches = len(options.get("cond_or_uncond", [0]))
         reference: ReferenceFeatures = _to(moee_reference[0], x).batched(branches)
         routing = Routing.of(moee_shares.float().cpu()).to(x.device)
@@ -177,7 +249,9 @@ class Denoiser(PortraitUNet):
             frames=x.shape[0] // branches,
             reference=reference,
             audio_NSA=moee_audio.to(x),
-            emotion=EmotionContext(latents_NMD=moee_emotion.to(x), routing=routing),
+            emotion=EmotionContext(
+                latents_NMD=moee_emotion.to(x), routing=routing, own=tuple(called(loaded, asked, x.device))
+            ),
             options=options,
         )
 
@@ -210,7 +284,8 @@ class NativeModel(comfy.model_base.BaseModel):
                 "'Talking Portrait Conditioning' node"
             )
         device = given["device"]
-        out = {name: comfy.conds.CONDRegular(given[name].to(device)) for name in PER_FRAME}
+        own = [name for name in given if name.startswith(OWN_CONDITION)]
+        out = {name: comfy.conds.CONDRegular(given[name].to(device)) for name in (*PER_FRAME, *own)}
         return {**out, "moee_reference": Shared(given["moee_reference"])}
 
 

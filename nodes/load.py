@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import folder_paths
 from comfy_api.latest import io
 
-from ..moee_core.experts.file import load_expert
+from ..moee_core.experts.file import inspect_expert
 from ..moee_core.weights.checkpoint import inspect_checkpoint
 from . import host
 from .sockets import Encoders
@@ -56,20 +55,24 @@ class LoadModel(io.ComfyNode):
 
 
 NO_EXPERT = "none (put .safetensors files into models/moee/experts)"
+"""Always a choice: a workflow saved before there was any file still loads."""
 
 
 class LoadExpert(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        files = host.expert_files() or [NO_EXPERT]
+        files = [*host.expert_files(), NO_EXPERT]
         return io.Schema(
             node_id="MoEELoadExpert",
             display_name="Load Emotion Expert",
             category="MoEE talking portrait",
-            description="Changes one emotion's expert by a small file. Chain several, each with its own strength.",
+            description="Changes one emotion's expert by a small file, or adds an expert of one's own, which the "
+            "emotion then calls by its @name. Chain several, each with its own strength.",
             inputs=[
                 io.Model.Input("model", tooltip="From Load Talking Portrait Model, or from another expert."),
-                io.Combo.Input("expert", options=files, default=files[0], tooltip="A file in models/moee/experts."),
+                io.Combo.Input(
+                    "expert", options=files, default=files[0], tooltip="What ships, or a file in models/moee/experts."
+                ),
                 io.Float.Input(
                     "strength",
                     default=1.0,
@@ -86,15 +89,14 @@ class LoadExpert(io.ComfyNode):
     def execute(cls, model: Any, expert: str, strength: float) -> io.NodeOutput:
         if expert == NO_EXPERT or strength == 0:
             return io.NodeOutput(model)
-        path = folder_paths.get_full_path_or_raise(host.FOLDER, expert)
-        return io.NodeOutput(host.add_expert(model, path, strength))
+        return io.NodeOutput(host.add_expert(model, host.expert_path(expert), strength))
 
     @classmethod
     def validate_inputs(cls, expert: str) -> bool | str:
         if expert == NO_EXPERT:
             return True
         try:
-            load_expert(folder_paths.get_full_path_or_raise(host.FOLDER, expert))
+            inspect_expert(host.expert_path(expert))
         except (OSError, ValueError) as error:
             return str(error)
         return True

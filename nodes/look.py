@@ -228,7 +228,7 @@ class EffectMeter(io.ComfyNode):
         before = vae.decode(face.latent)
         still = (before[0].float().cpu().clamp(0, 1) * 255).round().byte().numpy()
         settled = frames[len(frames) // 4 :]  # the first frames are still on their way from the portrait
-        effect = measure(expression_reader(), still, settled, track.rows)
+        effect = measure(expression_reader(), still, list(settled), track.rows)
         return io.NodeOutput(_image(effect_picture(effect)), effect.text(), effect.share)
 
 

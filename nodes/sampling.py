@@ -20,7 +20,7 @@ from torch import Tensor
 from ..moee_core.diffusion.sampler import frame_noise, guided
 from ..moee_core.jobs import Job, fingerprint, keep_speed
 from .conditions import conditioning
-from .host import CHECKPOINT
+from .host import CHECKPOINT, own_experts
 from .sockets import EmotionTrack, EncoderSet, PortraitCondition, SpeechFeatures
 
 
@@ -66,6 +66,7 @@ def job_key(
 ) -> str:
     """Everything that shapes the frames: weights and their patches, inputs, settings."""
     weights = [str(model.model_options.get(CHECKPOINT, "")), *_contents(sorted(model.patches.items()))]
+    weights += [part for pair in sorted(own_experts(model).items()) for part in pair]
     return fingerprint([*weights, portrait.key, speech.key, emotion.key, sorted(asdict(settings).items())])
 
 

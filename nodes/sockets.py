@@ -8,7 +8,7 @@ Shapes: F video frames, Z latent channels, h latent side, T tokens of a site, S 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..moee_core.audio.read import Waveform
+from ..moee_core.emotion.frozen import FrozenEncoders
 from ..moee_core.emotion.signals import EmotionRows
 from ..moee_core.emotion.source import EmotionSource
 from ..moee_core.networks.config import SystemConfig
@@ -36,7 +37,10 @@ LandmarksSocket = io.Custom("FACE_LANDMARKS")
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSet:
-    """The networks around the denoiser, each in a patcher of its own, and what the checkpoint says of itself."""
+    """The networks around the denoiser, each in a patcher of its own, and what the checkpoint says of itself.
+
+    ``frozen`` are encoders from folders of the user's, which are no part of the checkpoint.
+    """
 
     config: SystemConfig
     key: str
@@ -45,6 +49,7 @@ class EncoderSet:
     emotion: Any
     sampling: dict[str, float]
     domain: dict[str, float]
+    frozen: FrozenEncoders = field(default_factory=FrozenEncoders)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from moee_core.emotion.latents import EmotionToLatentsConfig
+from moee_core.emotion.units import parse_units
 from moee_core.errors import MoEEError
 from moee_core.networks.config import AudioConfig, AutoencoderConfig, PortraitUNetConfig, SystemConfig
 
@@ -41,6 +42,8 @@ class DataConfig:
     else out of them that portrait, speech and emotion do not tell: sway, blinks. A model that samples in one step
     draws the mean of what fits its inputs; in such clips one thing fits, and the mean of mouths is itself a mouth.
     ``units``: share of the clips that show action units which no emotion asks for, most of them no emotion at all.
+    ``shown``: action units ("12:0.8, R14:0.6") that every clip shows instead, more or less strongly, beside whatever
+    else it shows: what an expert of one's own is trained on.
     """
 
     clips: int = 3600
@@ -57,8 +60,11 @@ class DataConfig:
     wide_share: float = 0.6
     heard_by: str = ""
     units: float = 0.0
+    shown: str = ""
 
     def __post_init__(self) -> None:
+        if self.shown:
+            parse_units(self.shown)
         if self.neutral + self.compound + self.blend + self.contempt >= 1:
             raise ValueError("neutral + compound + blend + contempt must leave room for single emotions")
         if not 0.0 <= self.units < 1.0:
@@ -119,8 +125,9 @@ class DiffusionStage(StageConfig):
     with probability ``time_last`` the last one. ``noise_sharing``: part of the noise common to a clip's frames.
     Drops: ``audio_drop`` zeroes the audio tokens, ``motion_drop`` repeats the portrait as motion frames (first
     window), ``motion_noise`` roughens motion frames. ``other_reference``: probability that the portrait shows another
-    emotion than neutral. ``mouth_mask``: probability that its mouth is masked. ``region_weight``: weights of mouth
-    and eyes in the loss; ``scale_power`` tempers the weight of each position by how much it moves;
+    emotion than neutral; ``same_reference`` of those show the clip's own. ``mouth_mask``: probability that its mouth
+    is masked. ``region_weight``: weights of mouth and eyes in the loss; ``scale_power`` tempers the weight of each
+    position by how much it moves;
     ``spatial_weight`` is lambda of the time-step-aware spatial loss (MoEE Eq. 7, pixel L1) on every
     ``spatial_every``-th frame, ``spatial_edges`` the part of differences between neighbouring pixels in it (0 is the
     paper's). Its weight in time is the paper's cosine (``spatial_time`` "cosine"), which forgets the last time-step,
@@ -143,6 +150,7 @@ class DiffusionStage(StageConfig):
     motion_drop: float = 0.3
     motion_noise: float = 0.1
     other_reference: float = 0.25
+    same_reference: float = 0.5
     mouth_mask: float = 0.1
     mouth_weight: float = 3.0
     eye_weight: float = 2.0
@@ -161,6 +169,8 @@ class DiffusionStage(StageConfig):
         super().__post_init__()
         if self.spatial_time not in ("cosine", "flat"):
             raise ValueError(f"spatial_time must be cosine or flat, got {_shown(self.spatial_time)}")
+        if not 0.0 <= self.same_reference <= 1.0:
+            raise ValueError(f"same_reference must lie between 0 and 1, got {self.same_reference}")
         if self.spatial_every < 1:
             raise ValueError(f"spatial_every must be at least 1, got {self.spatial_every}")
 
@@ -203,8 +213,10 @@ class SourcesStage(StageConfig):
     ``contrast``: weight of the symmetric InfoNCE between sources of the same emotion, at temperature 0.07 (MoEE states
     no alignment; off). ``ear`` names an EmoTalker checkpoint whose listener is taken over, "" the one that ships;
     ``voice_noise``: standard deviation of the manner that is added to its normalised statistics, for voices it has
-    never heard. ``takes`` limits how many recordings it hears; 0 is all. Weights do not decay, because the modality
-    embeddings of sources and labels are one table, and labels must stay as they are.
+    never heard. ``takes`` limits how many recordings it hears; 0 is all. ``text_encoder`` names the folder of the
+    sentence-T5 that a model with text = "sentence-t5" reads by; it learns from ``texts`` sentences of the grammar,
+    which are embedded once. Weights do not decay, because the modality embeddings of sources and labels are one table,
+    and labels must stay as they are.
     """
 
     iterations: int = 0
@@ -214,9 +226,13 @@ class SourcesStage(StageConfig):
     ear: str = ""
     voice_noise: float = 0.6
     takes: int = 0
+    text_encoder: str = ""
+    texts: int = 2000
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.texts < 1:
+            raise ValueError(f"texts must be at least 1, got {self.texts}")
         if self.contrast < 0:
             raise ValueError(f"contrast must be 0 or more, got {self.contrast}")
         if self.weight_decay:
@@ -247,7 +263,8 @@ class DecoderStage(DiffusionStage):
     latents (2: every other). ``critic`` (with ``whole``): how hard a critic of latents pulls estimates towards real
     ones, in units of the latent loss's own slope (0: no critic); ``critic_rate`` is its learning rate and
     ``critic_penalty`` the weight of its gradient penalties. ``hard``: part of the samples drawn from clips in which
-    lips round while an emotion is strong (0: as they come), the last thing that such a model learns.
+    lips round while an emotion is strong (0: as they come), the last thing that such a model learns. ``beside``: part
+    of the samples told by action units or words that show units beside an emotion (0: as they come).
     """
 
     iterations: int = 0
@@ -258,14 +275,16 @@ class DecoderStage(DiffusionStage):
     critic_rate: float = 2e-4
     critic_penalty: float = 1.0
     hard: float = 0.0
+    beside: float = 0.0
     sources: SourceOdds = field(default_factory=SourceOdds)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.critic < 0 or (self.critic and not self.whole):
             raise ValueError(f"critic must be 0, or positive with whole = true, got {self.critic}")
-        if not 0.0 <= self.hard < 1.0:
-            raise ValueError(f"hard must be at least 0 and below 1, got {self.hard}")
+        for name in ("hard", "beside"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """Write an evaluation set: test people, test voices, test sentences, and the instruments' calibration pictures.
 
     python training/evaluation_set.py OUT [--people 50] [--first 0] [--split test|tune] [--large]
+                                       [--other-voices festival]
 
 One ``person-NNN.npz`` per person (see ``moee_core/metrics/evaluate.py``). It is a pure function of the face world, so
 the instruments are fixed before any model is trained. Takes about eight seconds a person. What it holds for every way
@@ -9,14 +10,22 @@ to say an emotion is in ``evaluation_sources.py``.
 ``--large`` is for the instant renderer, which moves a portrait of 512 pixels: the same calibration states and true
 clips are drawn at 512 as well and reduced as its frames are. A line drawn at 64 comes out wider than one drawn at 512
 and reduced, and a reader calibrated on the one misreads the other, true renders too. About 15 seconds a person.
+
+``--other-voices`` adds a recording of every person's ``source_label`` by a synthesiser that no training has heard
+(``data/other_voices.py``), also to people that the folder already holds; all else is the same with and without it.
+
+Exit code 2, with one line on standard error, when that synthesiser is missing.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import os
+import shutil
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +34,11 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from moee_core.emotion.vocabulary import LABELS
+from moee_core.errors import MediaError
 from moee_core.metrics.evaluate import CONDITIONS, LABEL_ORDER
 from moee_core.metrics.instrument import SIDE, downsized
-from training.evaluation_sources import sources_of
+from training.data.other_voices import SYNTHESISERS, other_utterances
+from training.evaluation_sources import other_voice, sources_of
 from training.face_world import performance as world
 from training.face_world.points import face_points
 from training.face_world.render import face_regions, render
@@ -133,32 +144,53 @@ def make_person(split: str, number: int, utterances: list[Utterance], *, large: 
     return out | sources_of(split, number, utterances, taken)
 
 
-def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write named arrays as .npz, which is a zip of .npy files."""
-    with zipfile.ZipFile(path, "w") as archive:
+def save_arrays(path: Path, arrays: dict[str, np.ndarray], *, add: bool = False) -> None:
+    """Write named arrays as .npz, which is a zip of .npy files, or ``add`` them to those of a file."""
+    with zipfile.ZipFile(path, "a" if add else "w") as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
                 np.lib.format.write_array(stream, np.asanyarray(array), allow_pickle=False)
 
 
-def main() -> int:
+def write_person(path: Path, make: Callable[[], dict[str, np.ndarray]], more: dict[str, np.ndarray]) -> bool:
+    """A person's file appears whole or not at all; one that exists is given what it lacks of ``more``. False when it
+    lacks nothing."""
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
+    if path.exists():
+        with np.load(path) as data:
+            more = {name: values for name, values in more.items() if name not in data.files}
+        if not more:
+            return False
+        shutil.copyfile(path, temporary)
+        save_arrays(temporary, more, add=True)
+    else:
+        save_arrays(temporary, make() | more)
+    os.replace(temporary, path)
+    return True
+
+
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Write an evaluation set of the face world.")
     parser.add_argument("out", type=Path)
     parser.add_argument("--people", type=int, default=50)
     parser.add_argument("--first", type=int, default=0, help="number of the first person")
     parser.add_argument("--split", choices=("tune", "test"), default="test")
     parser.add_argument("--large", action="store_true", help="for `evaluate --renderer instant`; 15 s a person")
-    options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
+    parser.add_argument("--other-voices", choices=SYNTHESISERS, help="also voices of a synthesiser never trained on")
+    options = parser.parse_args(arguments)
     utterances = load_speech(options.split)
+    try:
+        others = other_utterances(options.split, utterances) if options.other_voices else []
+    except MediaError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    options.out.mkdir(parents=True, exist_ok=True)
     for number in range(options.first, options.first + options.people):
         path = options.out / f"person-{number:03d}.npz"
-        if path.exists():
-            continue
-        temporary = options.out / f".person-{number:03d}.{os.getpid()}.npz"
-        save_arrays(temporary, make_person(options.split, number, utterances, large=options.large))
-        os.replace(temporary, path)
-        sys.stderr.write(f"\rperson {number - options.first + 1}/{options.people}")
+        more = other_voice(options.split, number, others) if others else {}
+        make = functools.partial(make_person, options.split, number, utterances, large=options.large)
+        if write_person(path, make, more):
+            sys.stderr.write(f"\rperson {number - options.first + 1}/{options.people}")
     sys.stderr.write("\n")
     return 0
 

@@ -8,6 +8,7 @@ Shapes: S = 128 pixels of a portrait, s = 64 of what the instruments read, t fra
     unit_calibration (600, s, s, 3), unit_truth (600, 20)   random action units while speaking, with the truth
     source_label                           the emotion that the following all say
     voice_samples (n,)                     a voice in the full mood, two sentences, said by a test voice
+    other_voice_samples (n,), other_voice  where asked for: the same by a voice of another synthesiser, and its name
     reference_picture (S, S, 3)            somebody else showing it
     reference_frames (t, S, S, 3)          somebody else speaking with it
 
@@ -36,6 +37,7 @@ FRAMES = 24
 UNIT_PICTURES = 600
 IMAGE_SIZE = 128
 PURPOSE = 19
+OTHER_PURPOSE = 25
 STRANGER = 1000
 """Whoever shows the reference is person number + this."""
 
@@ -55,7 +57,7 @@ def sources_of(split: str, number: int, utterances: list[Utterance], taken: set[
     }
     out |= _compounds(rng, number, identity, pose, utterances)
     out |= _units(rng, identity, pose)
-    label = LABEL_ORDER[(3 * number + 1) % len(LABEL_ORDER)]
+    label = source_label(number)
     vector = world.vector({} if label == "neutral" else {label: 1.0})
     stranger = person(split, number + STRANGER)
     away = world.reference_pose(rng)
@@ -68,6 +70,20 @@ def sources_of(split: str, number: int, utterances: list[Utterance], taken: set[
         "reference_picture": render(stranger, world.portrait_state(away, vector, stranger.expressiveness), IMAGE_SIZE),
         "reference_frames": act.render(stranger, IMAGE_SIZE),
     }
+
+
+def source_label(number: int) -> str:
+    """What a person's sources all say."""
+    return LABEL_ORDER[(3 * number + 1) % len(LABEL_ORDER)]
+
+
+def other_voice(split: str, number: int, utterances: list[Utterance]) -> dict[str, np.ndarray]:
+    """``other_voice_samples`` and who says it, from ``other_voices.other_utterances``: every speaker in turn."""
+    names = sorted({utterance.voice for utterance in utterances})
+    name = names[number % len(names)]
+    rng = split_rng(split, number, purpose=OTHER_PURPOSE)  # of its own: the rest of a set is the same without it
+    samples = voice_in_mood(rng, source_label(number), [u for u in utterances if u.voice == name])
+    return {"other_voice_samples": samples.astype(np.float16), "other_voice": np.array(name)}
 
 
 def voice_in_mood(rng: np.random.Generator, label: str, utterances: list[Utterance]) -> np.ndarray:

@@ -97,7 +97,7 @@ def run(config: ReaderTrain) -> Path:
             if isinstance(module, (nn.Linear, nn.Conv2d)):
                 bound = math.sqrt(3 / module.weight[0].numel())
                 module.weight.uniform_(-bound, bound, generator=generator)
-                module.bias.zero_()
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]  # every layer of the reader has one
     held = torch.from_numpy(np.stack([middle(picture) for picture in shown]))
     scale = torch.from_numpy(truth.std(axis=0)).clamp_min(0.05)
 

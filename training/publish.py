@@ -69,7 +69,7 @@ def without_untrained(system: MoEESystem, trained: dict[str, Any]) -> MoEESystem
     emotion = dataclasses.replace(
         emotion,
         action_units=emotion.action_units if taught else 0,
-        text_width=emotion.text_width if taught and system.text_encoder is not None else 0,
+        text_width=emotion.text_width if taught else 0,  # the stage refuses to leave out a text that it could teach
         audio_width=emotion.audio_width if taught and system.ear is not None else 0,
     )
     smaller = MoEESystem(dataclasses.replace(system.config, emotion=emotion))

@@ -13,7 +13,7 @@ import logging
 import random
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -31,6 +31,9 @@ from training.precision import faster_precision
 from training.stages import audio, autoencoder, decoder, moee, sources
 
 log = logging.getLogger(__name__)
+
+Config = TypeVar("Config", bound=Any)
+"""A frozen dataclass with ``precision`` and ``device``."""
 
 STAGES = ("autoencoder", "audio", "reference", "experts", "gates", "sources", "decoder")
 REFINING = ("sources", "decoder")
@@ -77,7 +80,7 @@ def set_up_logging(quiet: bool = False) -> None:
     logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
 
 
-def settle_precision(config: TrainConfig, folder: Path) -> TrainConfig:
+def settle_precision(config: Config, folder: Path) -> Config:
     """``auto`` becomes what the run in ``folder`` began with or, in a new run, what this machine is faster with."""
     if config.precision != "auto":
         return config

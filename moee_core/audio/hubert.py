@@ -28,12 +28,16 @@ from .emotion_features import FRAME_SAMPLES
 CONTEXT_FRAMES = 100
 EDGE = 40
 """Samples either side of a frame's 320 that HuBERT's convolutions read."""
+EPS = 1e-7
+"""Beside the variance, as HuBERT's own preparation has it."""
 CLASSIFIER = ("projector.", "classifier.", "layer_weights")
 """What a classification checkpoint has on top."""
 
 
 class HubertFeatures:
     """A frozen HuBERT. ``width`` is its hidden size."""
+
+    kind = "hubert"
 
     def __init__(self, model: Any, *, normalise: bool = True):
         self.model = model.eval().requires_grad_(False)
@@ -43,20 +47,32 @@ class HubertFeatures:
     def width(self) -> int:
         return int(self.model.config.hidden_size)
 
+    def to(self, device: Any) -> HubertFeatures:
+        self.model.to(device)
+        return self
+
     @torch.no_grad()
     def frames(self, samples: Tensor, first: int, last: int, gain: float) -> Tensor:
-        begin = (first - CONTEXT_FRAMES) * FRAME_SAMPLES - EDGE
-        end = (last + CONTEXT_FRAMES) * FRAME_SAMPLES + EDGE
-        begin, end = max(begin, -EDGE), min(end, max(samples.shape[0], last * FRAME_SAMPLES) + EDGE)
-        lead = (begin + EDGE) // FRAME_SAMPLES  # the first frame that comes out
-        inside = samples[max(0, begin) : end].float() * gain
-        if self.normalise:
-            inside = (inside - inside.mean()) / (inside.var(correction=0) + 1e-7).sqrt()
-        left = max(0, -begin)
-        padded = F.pad(inside, (left, end - begin - left - inside.shape[0]))
+        wave, lead = stretch(samples, first, last, gain, EPS if self.normalise else None)
         parameter = next(self.model.parameters())
-        states = self.model(padded[None].to(parameter.device, parameter.dtype)).last_hidden_state[0]
+        states = self.model(wave[None].to(parameter.device, parameter.dtype)).last_hidden_state[0]
         return states[first - lead : last - lead].float().cpu()
+
+
+def stretch(samples: Tensor, first: int, last: int, gain: float, eps: float | None) -> tuple[Tensor, int]:
+    """The sound of some frames with their context, and the number of the first frame that comes out of it.
+
+    With ``eps`` what lies inside the recording is brought to mean 0 and variance 1; outside it there is silence.
+    """
+    begin = (first - CONTEXT_FRAMES) * FRAME_SAMPLES - EDGE
+    end = (last + CONTEXT_FRAMES) * FRAME_SAMPLES + EDGE
+    begin, end = max(begin, -EDGE), min(end, max(samples.shape[0], last * FRAME_SAMPLES) + EDGE)
+    lead = (begin + EDGE) // FRAME_SAMPLES
+    inside = samples[max(0, begin) : end].float() * gain
+    if eps is not None:
+        inside = (inside - inside.mean()) / (inside.var(correction=0) + eps).sqrt()
+    left = max(0, -begin)
+    return F.pad(inside, (left, end - begin - left - inside.shape[0])), lead
 
 
 def load_hubert(folder: str | Path) -> HubertFeatures:

@@ -1,7 +1,7 @@
 """One emotion, or a blend of several, with its intensity; and the text that says so.
 
     blend  := label [(":" | " ") weight] {"+" label [(":" | " ") weight]}
-    label  := any name of ``vocabulary``, compounds and aliases included
+    label  := any name of ``vocabulary``, compounds and aliases included, or the @name of an expert of one's own
 
 Meaning (ours), for weights w of the labels other than neutral:
 
@@ -13,6 +13,7 @@ Meaning (ours), for weights w of the labels other than neutral:
 * ``neutral`` may be written, but its weight never counts: the rest is neutral anyway. Alone it means intensity 0.
 * Without weights every label of the blend gets 1/number: "happy" is happy:1, "happy + surprised" is 0.5 of each, and
   "happy + neutral" is happy at half intensity. Either every label has a weight or none has.
+* An expert of one's own adds to what the rest makes: of it the emotion vector knows nothing.
 
 Raises ``EmotionError`` for empty text, unknown or repeated labels, a weight that is no finite number from 0 up, and
 weights that add up to more than 1.5.
@@ -28,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EmotionError
-from .vocabulary import COMPOUNDS, EXPERTS, LABELS, NEUTRAL, quote, resolve_label
+from .vocabulary import COMPOUNDS, EXPERTS, LABELS, NEUTRAL, OWN, quote, resolve_label
 
 MAX_INTENSITY = 1.5
 _ROUNDING = 1e-9  # weights such as 0.3 + 0.6 + 0.6 add up to a hair above 1.5
@@ -68,9 +69,9 @@ def experts_in_use(weights: NDArray[np.float64]) -> NDArray[np.bool_]:
 class EmotionCondition:
     """A blend of emotions at some intensity; without weights it is neutral.
 
-    ``weights`` may name labels, aliases and compounds in any order. It is stored in canonical form: compounds expanded
-    into their labels, equal labels merged, neutral and zero weights dropped, in the order of ``LABELS``. Two
-    conditions that mean the same therefore compare equal.
+    ``weights`` may name labels, aliases, compounds and experts of one's own in any order. It is stored in canonical
+    form: compounds expanded into their labels, equal labels merged, neutral and zero weights dropped, in the order of
+    ``LABELS`` and then own names by the alphabet. Two conditions that mean the same therefore compare equal.
     """
 
     weights: tuple[tuple[str, float], ...] = ()
@@ -92,9 +93,10 @@ class EmotionCondition:
                 )
             labels = COMPOUNDS.get(name, (name,))
             for label in labels:
-                parts[label].append(float(weight) / len(labels))
+                parts.setdefault(label, []).append(float(weight) / len(labels))
         # fsum: the result does not depend on the order in which the terms were written
-        merged = ((label, math.fsum(parts[label])) for label in EMOTIONS)
+        order = (*EMOTIONS, *sorted(name for name in parts if name.startswith(OWN)))
+        merged = ((label, math.fsum(parts[label])) for label in order)
         object.__setattr__(self, "weights", tuple((label, weight) for label, weight in merged if weight > 0))
         total = math.fsum(weight for _, weight in self.weights)
         if total > MAX_INTENSITY + _ROUNDING:
@@ -116,8 +118,13 @@ class EmotionCondition:
 
     @property
     def neutral(self) -> float:
-        """What the emotions leave to the neutral face, 0 to 1."""
-        return max(0.0, 1.0 - self.intensity)
+        """What the emotions of ``LABELS`` leave to the neutral face, 0 to 1."""
+        return max(0.0, 1.0 - math.fsum(weight for name, weight in self.weights if not name.startswith(OWN)))
+
+    @property
+    def own(self) -> dict[str, float]:
+        """@name -> weight of the experts of one's own."""
+        return {name: weight for name, weight in self.weights if name.startswith(OWN)}
 
     def emotion_weights(self) -> NDArray[np.float64]:
         """The weights (7,) float64 in the order of ``EMOTIONS``, that is, without neutral."""
@@ -125,7 +132,7 @@ class EmotionCondition:
         return np.array([weights.get(label, 0.0) for label in EMOTIONS], dtype=np.float64)
 
     def vector(self) -> NDArray[np.float32]:
-        """The emotion vector (8,) float32 in the order of ``LABELS``; it adds up to max(1, intensity)."""
+        """The emotion vector (8,) float32 in the order of ``LABELS``; it adds up to 1, or more beyond intensity 1."""
         return np.concatenate([[self.neutral], self.emotion_weights()]).astype(np.float32)
 
     def expert_mask(self) -> NDArray[np.bool_]:

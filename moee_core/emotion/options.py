@@ -5,8 +5,10 @@
     --action-units LIST         12:0.8, R14:0.5
     --voice-mood [STRENGTH]     the mood of the recording itself
     --expression-from FILE      the expression of another face, on a picture or in a video
+    --text-encoder FOLDER       frozen encoders that a model reads text and voice by, where it has none inside
+    --voice-encoder FOLDER
 
-Raises ``EmotionError`` as the parsers do.
+Raises ``EmotionError`` as the parsers do, ``CheckpointError`` for a folder that holds no encoder.
 """
 
 from __future__ import annotations
@@ -16,9 +18,11 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .frozen import FrozenEncoders
     from .source import EmotionSource
 
 NAMES = ("emotion", "emotion_text", "action_units", "voice_mood", "expression_from")
+ENCODERS = ("text_encoder", "voice_encoder")
 
 
 def add_emotion(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +42,22 @@ def add_emotion(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--expression-from", metavar="FILE", help="the expression of another face, on a picture or in a video"
     )
+
+
+def add_encoders(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--text-encoder", metavar="FOLDER", help="sentence-T5 from the hub, for a model that reads text by it"
+    )
+    parser.add_argument(
+        "--voice-encoder", metavar="FOLDER", help="HuBERT or emotion2vec, for a model that listens by it"
+    )
+
+
+def encoders_of(options: argparse.Namespace) -> FrozenEncoders:
+    """The encoders of the folders that were given."""
+    from ..weights.frozen import load_frozen
+
+    return load_frozen(options.text_encoder, options.voice_encoder)
 
 
 def emotion_of(options: argparse.Namespace) -> EmotionSource:

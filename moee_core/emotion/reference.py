@@ -66,7 +66,7 @@ def read_units(reader: ExpressionReader, pictures: Iterable[np.ndarray]) -> np.n
 
 def picture_source(reader: ExpressionReader, picture: np.ndarray, strength: float = 1.0) -> EmotionSource:
     """The expression of one picture, held."""
-    units = np.clip(read_units(reader, [picture]) * strength, 0, MAX_STRENGTH)
+    units = np.clip(read_units(reader, [picture]) * strength, 0, MAX_STRENGTH).astype(np.float32)
     return EmotionSource(units=UnitTrack(values=units, about=f"an expression with {said(units[0])}"))
 
 

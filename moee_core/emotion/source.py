@@ -150,6 +150,7 @@ class EmotionSource:
             units=self.unit_rows(num_frames, fps),
             text=self.text_features(num_frames) if self.text else None,
             mood=None if not self.voice or mood is None else stronger(mood, self.voice),
+            own={} if self.timeline is None else self.timeline.sample_own(num_frames, fps),
         )
 
     def explain(self) -> str:

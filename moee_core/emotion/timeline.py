@@ -30,7 +30,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EmotionError
-from .condition import EmotionCondition, experts_in_use, format_number, looks_like_number, parse_blend, parse_number
+from .condition import (
+    EMOTIONS,
+    EmotionCondition,
+    experts_in_use,
+    format_number,
+    looks_like_number,
+    parse_blend,
+    parse_number,
+)
 from .vocabulary import quote
 
 DEFAULT_EASE_SECONDS = 0.5
@@ -73,13 +81,23 @@ class EmotionTimeline:
 
     def sample(self, num_frames: int, fps: float) -> NDArray[np.float32]:
         """The emotion vector (F, 8) float32 at the centre of each frame, (i + 0.5) / fps seconds."""
-        weights = self._weights(num_frames, fps)
+        weights = self._weights(num_frames, fps)[:, : len(EMOTIONS)]
         neutral = np.maximum(0.0, 1.0 - weights.sum(axis=1, keepdims=True))
         return np.concatenate([neutral, weights], axis=1).astype(np.float32)
 
     def expert_mask(self, num_frames: int, fps: float) -> NDArray[np.bool_]:
         """Which experts each frame calls, (F, 6) bool: all that have any weight there."""
-        return experts_in_use(self._weights(num_frames, fps))
+        return experts_in_use(self._weights(num_frames, fps)[:, : len(EMOTIONS)])
+
+    @property
+    def own_names(self) -> tuple[str, ...]:
+        """@names of all experts of one's own that any key calls."""
+        return tuple(sorted({name for key in self.keys for name in key.condition.own}))
+
+    def sample_own(self, num_frames: int, fps: float) -> dict[str, NDArray[np.float32]]:
+        """@name -> strength (F,) float32 at the centre of each frame."""
+        weights = self._weights(num_frames, fps)[:, len(EMOTIONS) :].astype(np.float32)
+        return dict(zip(self.own_names, weights.T, strict=True))
 
     def scaled(self, intensity: float) -> EmotionTimeline:
         """The same timeline with every key's intensity times ``intensity``; ``EmotionError`` if one is above 1.5."""
@@ -117,14 +135,20 @@ class EmotionTimeline:
         return cls(keys=tuple(_key_from_json(entry, index) for index, entry in enumerate(data)))
 
     def _weights(self, num_frames: int, fps: float) -> NDArray[np.float64]:
-        """The weights (F, 7) of the emotions other than neutral, at the frame centres."""
+        """The weights (F, 7 + own) of emotions other than neutral and of ``own_names``, at the frame centres."""
         if num_frames < 0:
             raise EmotionError(f"num_frames must be 0 or more, got {num_frames}")
         if not math.isfinite(fps) or fps <= 0:
             raise EmotionError(f"fps must be a finite number above 0, got {format_number(fps)}")
         key_times = np.array([key.seconds for key in self.keys])
         eases = np.array([key.ease for key in self.keys])
-        targets = np.stack([key.condition.emotion_weights() for key in self.keys])
+        own = self.own_names
+        targets = np.stack(
+            [
+                [*key.condition.emotion_weights(), *(key.condition.own.get(name, 0.0) for name in own)]
+                for key in self.keys
+            ]
+        )
 
         at_rest = targets[0] if key_times[0] == 0 else np.zeros_like(targets[0])
         reached = np.empty_like(targets)
@@ -229,7 +253,7 @@ def _json_kind(value: object) -> str:
 def _ease(
     start: NDArray[np.float64], target: NDArray[np.float64], elapsed: NDArray[np.float64], ease: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Smoothstep from ``start`` to ``target``, both (N, 7), ``elapsed`` of ``ease`` seconds (N,) into it."""
+    """Smoothstep from ``start`` to ``target``, both (N, K), ``elapsed`` of ``ease`` seconds (N,) into it."""
     progress = np.divide(elapsed, ease, out=np.ones_like(elapsed), where=elapsed < ease)
     share = np.minimum(progress * progress * (3.0 - 2.0 * progress), 1.0)[:, None]  # rounding may exceed 1
     return (1.0 - share) * start + share * target  # exact at both ends, so a finished expert's weight is exactly 0

@@ -8,7 +8,10 @@ are those of the MoEE paper, the others come from Du, Tao and Martinez, "Compoun
 Names are matched without regard to case, and a space, hyphen or underscore are the same: ``Happily Surprised`` and
 ``happily-surprised`` both mean ``happily_surprised``.
 
-Raises ``EmotionError`` when a name is not known.
+``@smug`` calls an expert of a user's own, loaded beside the six (``experts/own.py``), by the name in its file. Which
+names there are is the model's affair, not the vocabulary's.
+
+Raises ``EmotionError`` when a name is not known, and for an own name that is none.
 """
 
 from __future__ import annotations
@@ -65,6 +68,9 @@ def _all_aliases() -> dict[str, str]:
 
 ALIASES: Mapping[str, str] = MappingProxyType(_all_aliases())
 
+OWN = "@"
+_OWN_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+
 _LONGEST_COMPARED = 64  # characters; a longer text is nobody's misspelling and would only slow the comparison down
 
 
@@ -76,9 +82,22 @@ def quote(text: object, limit: int = 40) -> str:
     return f"'{shown[: limit - 1]}…'" if clipped else f"'{shown}'"
 
 
+def own_name(text: str) -> str:
+    """``@name`` of an expert of a user's own, from "@name" or "name" in any spelling."""
+    key = re.sub(r"[\s_-]+", "_", text.strip().casefold().removeprefix(OWN).strip()).strip("_")
+    if not _OWN_NAME.fullmatch(key):
+        raise EmotionError(
+            f"{quote(text.strip())} is no name of an expert of your own; write {OWN} and 1 to 32 letters, digits or _, "
+            "beginning with a letter, such as @smug"
+        )
+    return OWN + key
+
+
 def resolve_label(text: str) -> str:
     """The canonical label or compound that ``text`` names; ``EmotionError`` with the nearest names if there is none."""
     key = re.sub(r"[\s_-]+", "_", text.strip().casefold())
+    if key.startswith(OWN):
+        return own_name(key)
     if key in LABELS or key in COMPOUNDS:
         return key
     if key in ALIASES:

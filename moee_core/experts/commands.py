@@ -270,11 +270,13 @@ def _same(first: Tensor | None, second: Tensor | None) -> bool:
 
 
 def _merge(options: argparse.Namespace) -> int:
-    from .file import load_expert
+    from .file import check_adds_up, load_expert
 
-    weighted = [_weighted(text) for text in options.experts]
+    weighted = [parse_weighted(text) for text in options.experts]
     target = _target(options, [options.into, options.preview, options.card, *(path for path, _ in weighted)])
     experts: Weighted = [(load_expert(path), weight) for path, weight in weighted]
+    for expert, _ in experts:
+        check_adds_up(expert)
     parts = [part for expert, weight in experts for part in _parts(expert, weight)]
     if options.emotion:
         emotion = _expert_name(options.emotion)
@@ -402,7 +404,7 @@ def _base(expert: ExpertFile) -> str:
     return quote(expert.base, 20) if expert.base else "unknown"
 
 
-def _weighted(text: str) -> tuple[str, float]:
+def parse_weighted(text: str) -> tuple[str, float]:
     """``FILE`` or ``FILE:WEIGHT``; a colon may also be part of the path."""
     from ..emotion.vocabulary import quote
     from .file import check_weight

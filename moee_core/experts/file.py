@@ -3,7 +3,8 @@
 Keys are those of the denoiser with the expert's number left out (``….emotion.expert.to_q.weight``), values the
 difference to the base model's expert. So a strength scales it, and several can be added up. Metadata:
 ``architecture`` ("moee-expert"), ``format``, ``emotion`` (which of the six it serves), ``base`` (hash of the
-denoiser it belongs to), ``licence``, ``data_licence``, and whatever the author adds. Of that we read, all optional:
+denoiser it belongs to), ``licence``, ``data_licence``, and whatever the author adds. An expert of the author's own,
+beside the six, has an ``emotion`` that begins with @ and whole weights (``own.py``). Of that we read, all optional:
 ``name``, ``author``, ``note``, ``parts`` (JSON list: what was added up), ``preview`` (a JPEG as base64, at most 64 KB,
 no side above 256 pixels) and ``evaluation`` (a JSON object of at most 8 KB: how it was measured). A preview or
 evaluation that cannot be used is an error where it is asked for, never a reason not to load the expert.
@@ -26,10 +27,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..emotion.vocabulary import EXPERTS, quote
-from ..errors import CheckpointError
+from ..emotion.vocabulary import EXPERTS, OWN, own_name, quote
+from ..errors import CheckpointError, EmotionError
 
 ARCHITECTURE = "moee-expert"
+TOKENS = "tokens"
+OWN_PART = ".emotion.own."
+"""In the keys of an expert beside the six."""
 FORMAT = "1"
 MAX_HEADER = 2 * 2**20  # bytes; that of an expert with everything in it is a tenth of this
 MAX_METADATA = 2**20  # bytes, when writing
@@ -46,13 +50,19 @@ JPEG_BARE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
 
 @dataclass(frozen=True, kw_only=True)
 class ExpertFile:
-    """``deltas``: denoiser key with ``.expert.`` -> difference to the base model. ``file``: its name, for messages."""
+    """``deltas``: denoiser key with ``.expert.`` -> difference to the base model, or, of an expert of the author's
+    own, its weights. ``file``: its name, for messages."""
 
     emotion: str
     base: str
     deltas: dict[str, Tensor]
     metadata: dict[str, str]
     file: str = ""
+
+    @property
+    def own(self) -> bool:
+        """Whether it stands beside the six, rather than changing one of them."""
+        return self.emotion.startswith(OWN)
 
     def for_denoiser(self, emotion: str | None = None) -> dict[str, Tensor]:
         """The differences under the denoiser's own keys, for the file's emotion or another one."""
@@ -121,6 +131,7 @@ def combined(
     """
     total: dict[str, Tensor] = {}
     for expert, weight in experts:
+        check_adds_up(expert)
         check_weight(weight, expert.title)
         check_fits(expert, expert.title, base, shapes)
         for key, value in expert.for_denoiser().items():
@@ -131,6 +142,15 @@ def combined(
             names = ", ".join(expert.title for expert, _ in experts)
             raise CheckpointError(f"the sum has numbers that are not finite in {key!r}; one is damaged: {names}")
     return total
+
+
+def check_adds_up(expert: ExpertFile) -> None:
+    """Raise ``CheckpointError`` for one that stands beside the six: it is no difference to any of them."""
+    if expert.own:
+        raise CheckpointError(
+            f"{expert.title} is an expert of its own ({quote(expert.emotion)}) and changes none of the six; load "
+            "it beside them instead of adding it up"
+        )
 
 
 def check_weight(weight: float, name: str) -> None:
@@ -244,11 +264,24 @@ def _checked_header(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
         raise CheckpointError(f"{name} is not an emotion expert (architecture {what})")
     if metadata.get("format") != FORMAT:
         raise CheckpointError(f"{name} has format {quote(metadata.get('format', 'none'))}, this version reads {FORMAT}")
-    if metadata.get("emotion") not in EXPERTS:
-        raise CheckpointError(f"{name} serves {quote(metadata.get('emotion', 'nothing'))}; known: {', '.join(EXPERTS)}")
-    if not tensors or not all(".emotion.expert." in key for key in tensors):
+    emotion = metadata.get("emotion", "nothing")
+    own = _is_own(emotion)
+    if not own and emotion not in EXPERTS:
+        raise CheckpointError(
+            f"{name} serves {quote(emotion)}; known: {', '.join(EXPERTS)}, and names of one's own such as @smug"
+        )
+    belongs = (lambda key: key == TOKENS or OWN_PART in key) if own else (lambda key: ".emotion.expert." in key)
+    if not tensors or not all(belongs(key) for key in tensors):
         raise CheckpointError(f"{name} holds no expert's weights; it is damaged or was renamed")
     return tensors, metadata
+
+
+def _is_own(emotion: str) -> bool:
+    """Whether it is the name, as it must be written, of an expert of somebody's own."""
+    try:
+        return emotion.startswith(OWN) and own_name(emotion) == emotion
+    except EmotionError:
+        return False
 
 
 def _limit_header(path: Path) -> None:
@@ -274,9 +307,35 @@ def check_fits(expert: ExpertFile, name: str, base: str, shapes: Mapping[str, tu
             f"{name} was trained from another model (base {quote(expert.base or 'unknown')}, this one is "
             f"{quote(base)}); load the checkpoint its author names"
         )
+    if expert.own:
+        _check_own(expert, name, shapes)
+        return
     for key, value in expert.for_denoiser().items():
         if shapes.get(key) != value.shape:
             raise CheckpointError(f"{name}: {key!r} is {tuple(value.shape)}, this model has {shapes.get(key)}")
+
+
+def _check_own(expert: ExpertFile, name: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise unless an expert of its own has weights for every site of the denoiser, and tokens."""
+    first = ".emotion.experts.0."
+    wanted: dict[str, tuple[int, ...]] = {}
+    width = 0
+    for key, shape in shapes.items():
+        if first not in key:
+            continue
+        site, tail = key.split(first)
+        wanted[f"{site}{OWN_PART}attention.{tail}"] = tuple(shape)
+        if tail == "to_k.weight":
+            width, channels = shape[1], shape[0]
+            wanted |= {f"{site}{OWN_PART}norm.{part}": (channels,) for part in ("weight", "bias")}
+            wanted |= {f"{site}{OWN_PART}gate.weight": (1, channels), f"{site}{OWN_PART}gate.bias": (1,)}
+    found = {key: tuple(value.shape) for key, value in expert.deltas.items()}
+    tokens = found.pop(TOKENS, ())
+    if len(tokens) != 2 or tokens[0] < 2 or tokens[0] % 2 or tokens[1] != width:
+        raise CheckpointError(f"{name}: {TOKENS!r} is {tokens}, this model needs an even number of rows of {width}")
+    for key in sorted(wanted.keys() | found.keys()):
+        if wanted.get(key) != found.get(key):
+            raise CheckpointError(f"{name}: {quote(key, 80)} is {found.get(key)}, this model has {wanted.get(key)}")
 
 
 def preview_text(picture: str | Path) -> str:

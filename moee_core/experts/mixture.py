@@ -14,6 +14,7 @@ normalisation after it cancels it, and s -> 0 leaves the mean value vector inste
     ``local_gate="output"``  X' = X + sum_i g_i s_i * E_i(X^)      default: delivers the claimed spatial control
     ``local_gate="query"``   X' = X + sum_i g_i E_i(X^ s_i)        literal
     ``local_gate="off"``     s_i = 1
+``global_gate="off"``: g is the blend that is asked for.
 X^ = LayerNorm(X) is taken before gating. Neutral closes every expert: X' = X, bit for bit.
 """
 
@@ -31,6 +32,7 @@ from .gating import EmotionGates
 LOCAL_GATES = ("output", "query", "off")
 GATE_POOLS = ("clip", "frame")
 GATE_PRIORS = ("blend", "mask")
+GLOBAL_GATES = ("softmax", "off")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,18 +76,24 @@ class MixtureOfEmotionExperts(nn.Module):
         gate_pool: str = "clip",
         gate_context: bool = False,
         gate_prior: str = "blend",
+        global_gate: str = "softmax",
+        multiple: int = 1,
     ):
         super().__init__()
         for name, value, allowed in (
             ("local_gate", local_gate, LOCAL_GATES),
             ("gate_pool", gate_pool, GATE_POOLS),
             ("gate_prior", gate_prior, GATE_PRIORS),
+            ("global_gate", global_gate, GLOBAL_GATES),
         ):
             if value not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
         self.local_gate = local_gate
+        self.global_gate = global_gate
         self.norm = build.layer_norm(width)
-        self.experts = nn.ModuleList(CrossAttention(width, emotion_width, heads, build) for _ in range(experts))
+        self.experts = nn.ModuleList(
+            CrossAttention(width, emotion_width, heads, build, multiple) for _ in range(experts)
+        )
         self.gates = EmotionGates(width, experts, emotion_width if gate_context else 0, gate_pool, gate_prior, build)
 
     def forward(
@@ -101,7 +109,8 @@ class MixtureOfEmotionExperts(nn.Module):
         normed = self.norm(x_NTC)
         local_NTE, global_NE = None, routing.prior_NE.to(x_NTC.dtype)
         if routing.gated:
-            local_NTE, global_NE = self.gates(normed, routing.prior_NE, frames, emotion_NMD)
+            local_NTE, learned_NE = self.gates(normed, routing.prior_NE, frames, emotion_NMD)
+            global_NE = learned_NE if self.global_gate == "softmax" else global_NE
         out = x_NTC
         for index, (expert, rows) in enumerate(zip(self.experts, routing.rows, strict=True)):
             if rows is not None and rows.numel() == 0:

@@ -2,9 +2,13 @@
 
 The evaluation set holds for each person what the others say (``training/evaluation_sources.py``). A clip counts as
 right when the instrument of ``evaluate.py``, made from that person's calibration pictures, names the emotion that was
-said; chance is one in seven. Odd-numbered people start from a portrait that already shows another emotion.
+said; chance is one in seven. Odd-numbered people start from a portrait that already shows another emotion. Two rows say
+what can be reached at all: ``truth``, and for the voice ``ear``, which names one of eight labels.
 
-    sources     share of clips named right, by source, with the 95 % interval of Wilson
+    sources     share of clips named right, by source, with the 95 % interval of Wilson; where the set has them, also of
+                voices of a synthesiser that no training has heard
+    truth       the same of true renders: the set's whole true clips, read by the same instrument
+    ear         share of recordings whose mean mood, as the model hears it, is what was said; by emotion and voice too
     compounds   share of people in whom both parts of a compound show at least half of what its true render shows
     units       for every action unit of the face, what turning it up raises: change read in all units, mean over people
 """
@@ -12,7 +16,7 @@ said; chance is one in seven. Odd-numbered people start from a portrait that alr
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +29,7 @@ from ..emotion.vocabulary import COMPOUNDS, LABELS, TRAINED_COMPOUNDS
 from ..errors import MediaError
 from ..motion.coefficients import UNITS
 from ..motion.expression import expression, prototype
-from .evaluate import LABEL_ORDER, load_people, mixed
+from .evaluate import CONDITIONS, LABEL_ORDER, load_people, mixed
 from .instrument import FaceReader
 
 SECONDS = 1.0
@@ -38,6 +42,12 @@ SHOWN = 0.25
 Make = Callable[[dict[str, np.ndarray], Waveform, EmotionSource], np.ndarray]
 ReadUnits = Callable[[np.ndarray], np.ndarray]
 """(n, S, S, 3) uint8 pictures of a face -> (n, 20) action units."""
+Hear = Callable[[np.ndarray], np.ndarray]
+"""(S,) float32 samples at 16 kHz -> (F, 16) mood of ``emotion/stand_ins.py``."""
+
+PARTS = ("sources", "truth", "ear", "compounds", "units")
+VOICES = {"voice": "voice_samples", "voice, other synthesiser": "other_voice_samples"}
+"""Name of the source, and where its recording lies; a set need not have the second."""
 
 
 def sources_of(
@@ -52,12 +62,17 @@ def sources_of(
     if number < len(phrasings):
         phrasing = phrasings[number]
         yield "text", phrasing["label"], EmotionSource(text=phrasing["text"]), short
-    yield "voice", label, EmotionSource(voice=1.0), person["voice_samples"]
+    for name, samples in _voices(person):
+        yield name, label, EmotionSource(voice=1.0), samples
     if read_units is not None:
         still = read_units(person["reference_picture"][None])
         yield "picture", label, EmotionSource(units=UnitTrack(values=still)), short
         track = read_units(person["reference_frames"])
         yield "video", label, EmotionSource(units=UnitTrack(values=track)), short
+
+
+def _voices(person: dict[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+    return ((name, person[key]) for name, key in VOICES.items() if key in person)
 
 
 def measure_sources(
@@ -67,15 +82,23 @@ def measure_sources(
     people: int = 0,
     phrasings: list[dict[str, str]] | None = None,
     read_units: ReadUnits | None = None,
+    hear: Hear | None = None,
     unit_people: int = 10,
-    parts: tuple[str, ...] = ("sources", "compounds", "units"),
+    parts: Collection[str] = PARTS,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """All figures as nested plain dicts. ``phrasings``: one text for each of the first people."""
+    """All figures as nested plain dicts. ``phrasings``: one text for each of the first people. Without ``hear`` there
+    are no rows of the ear. Raises ``ValueError`` for a part that is none of ``PARTS``, ``MediaError`` for a set that
+    was made before there were sources."""
+    for part in parts:
+        if part not in PARTS:
+            raise ValueError(f"unknown part {part!r}; choose from: {', '.join(PARTS)}")
     everyone = load_people(folder, people)
     if "source_label" not in everyone[0]:
         raise MediaError(f"{folder} was made before emotions had other sources; make a new set in another folder")
     clips: list[dict[str, Any]] = []
+    true_clips: list[dict[str, Any]] = []
+    heard: list[dict[str, Any]] = []
     shares: dict[str, list[float]] = {}
     changes: list[np.ndarray] = []
     for number, person in enumerate(everyone):
@@ -83,8 +106,17 @@ def measure_sources(
         reader = FaceReader(person["calibration"], person["mouth"], person["units"], person["label"])
         if "sources" in parts:
             for name, label, source, samples in sources_of(person, number, phrasings or [], read_units):
-                scores = reader.read(_made(make, told, samples, source))[2].mean(axis=0)
-                clips.append({"source": name, "said": label, "read": LABEL_ORDER[int(scores.argmax())]})
+                clips.append(_read(reader, name, label, _made(make, told, samples, source)))
+        if "truth" in parts:
+            for condition in (c for c in CONDITIONS if f"{c}_frames" in person):
+                label, frames = str(person[f"{condition}_label"]), person[f"{condition}_frames"]
+                true_clips.append(_read(reader, f"{condition} voice", label, frames))
+        if "ear" in parts and hear is not None:
+            for name, samples in _voices(person):
+                mood = hear(samples.astype(np.float32))[:, : len(LABELS)].mean(axis=0)
+                row = {"source": name, "said": str(person["source_label"]), "read": LABELS[int(mood.argmax())]}
+                known = name != "voice" and "other_voice" in person
+                heard.append(row | ({"voice": str(person["other_voice"])} if known else {}))
         if "compounds" in parts:
             for name, share in _compound_shares(make, told, reader).items():
                 shares.setdefault(name, []).append(share)
@@ -94,8 +126,13 @@ def measure_sources(
             on_progress(number + 1, len(everyone))
     report: dict[str, Any] = {"people": len(everyone)}
     if clips:
-        report["sources"] = {name: _named(clips, name) for name in dict.fromkeys(clip["source"] for clip in clips)}
+        report["sources"] = _by(clips, "source")
         report["clips"] = clips
+    if true_clips:
+        report["truth"] = named(true_clips)
+    if heard:
+        report["ear"] = _ear_report(heard)
+        report["heard"] = heard
     if shares:
         report["compounds"] = {
             name: {"people": len(values), "both_at_half": float(np.mean(np.array(values) >= 0.5)),
@@ -112,11 +149,31 @@ def _made(make: Make, person: dict[str, np.ndarray], samples: np.ndarray, source
     return make(person, waveform, source)
 
 
-def _named(clips: list[dict[str, Any]], source: str) -> dict[str, float]:
-    mine = [clip for clip in clips if clip["source"] == source]
-    right = sum(clip["said"] == clip["read"] for clip in mine)
-    low, high = wilson(right, len(mine))
-    return {"clips": len(mine), "right": right / len(mine), "low": low, "high": high}
+def _read(reader: FaceReader, source: str, said: str, frames: np.ndarray) -> dict[str, Any]:
+    scores = reader.read(frames)[2].mean(axis=0)
+    return {"source": source, "said": said, "read": LABEL_ORDER[int(scores.argmax())]}
+
+
+def named(clips: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """How many clips there are, the share in which what was read is what was said, and its 95 % interval."""
+    right = sum(clip["said"] == clip["read"] for clip in clips)
+    low, high = wilson(right, len(clips))
+    return {"clips": len(clips), "right": right / len(clips), "low": low, "high": high}
+
+
+def _by(clips: Sequence[dict[str, Any]], key: str) -> dict[str, dict[str, Any]]:
+    """The figures of ``named`` for every value of ``key``, in the order they come; clips without it are left out."""
+    values = dict.fromkeys(clip[key] for clip in clips if key in clip)
+    return {value: named([clip for clip in clips if clip.get(key) == value]) for value in values}
+
+
+def _ear_report(heard: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    rows = _by(heard, "source")
+    for name, row in rows.items():
+        mine = [clip for clip in heard if clip["source"] == name]
+        ordered = sorted(mine, key=lambda clip: LABEL_ORDER.index(clip["said"]))
+        row |= {"by_emotion": _by(ordered, "said"), "by_voice": _by(mine, "voice")}
+    return rows
 
 
 def wilson(right: int, count: int, z: float = 1.96) -> tuple[float, float]:
@@ -124,7 +181,7 @@ def wilson(right: int, count: int, z: float = 1.96) -> tuple[float, float]:
     share, spread = right / count, z * z / count
     middle = (share + spread / 2) / (1 + spread)
     half = z / (1 + spread) * ((share * (1 - share) + spread / 4) / count) ** 0.5
-    return middle - half, middle + half
+    return max(0.0, middle - half), min(1.0, middle + half)  # rounding may step outside
 
 
 def signs_of(name: str) -> tuple[list[int], list[int]]:
@@ -198,10 +255,14 @@ def format_sources(report: dict[str, Any]) -> str:
     """Tables for people."""
     lines = [f"{report['people']} people, every other one with an emotional portrait", ""]
     for name, row in report.get("sources", {}).items():
-        lines.append(
-            f"{name:14}{100 * row['right']:6.1f} %  ({100 * row['low']:.0f} to {100 * row['high']:.0f}, "
-            f"{row['clips']} clips; chance 14.3)"
-        )
+        lines.append(_line(name, row, "clips; chance 14.3"))
+    if "truth" in report:
+        lines.append(_line("true renders", report["truth"], "clips"))
+    for name, row in report.get("ear", {}).items():
+        lines.append(_line(f"ear, {name}", row, "recordings; chance 12.5"))
+        for shares in (row["by_emotion"], row["by_voice"]):
+            if shares:
+                lines.append("  " + ", ".join(f"{key} {100 * part['right']:.0f}" for key, part in shares.items()))
     for name, row in report.get("compounds", {}).items():
         kind = "" if row["trained"] else " (not trained)"
         lines.append(
@@ -218,6 +279,11 @@ def format_sources(report: dict[str, Any]) -> str:
                 f"  AU{name:4} raised by {own:5.2f}" + ("" if strongest == name else f", less than AU{strongest}")
             )
     return "\n".join(lines) + "\n"
+
+
+def _line(name: str, row: dict[str, float], what: str) -> str:
+    interval = f"({100 * row['low']:.0f} to {100 * row['high']:.0f}, {row['clips']} {what})"
+    return f"{name:29}{100 * row['right']:6.1f} %  {interval}"
 
 
 def load_phrasings(path: Path) -> list[dict[str, str]]:

@@ -87,6 +87,7 @@ def speech_motion(
     if source.voice and mood_ear is not None:
         heard = mood(mood_ear, torch.from_numpy(samples), count, fps).numpy()
     rows = source.rows(count, fps, heard)
+    rows.refuse_own("the instant renderer")
     let_go(samples)
     said = speaking(level)
     mouth = mouth * said[:, None] * np.array([settings.mouth_amplitude] * 3 + [1.0], np.float32)

@@ -60,16 +60,18 @@ class ResnetBlock(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Attn(x, context): Q from x, K and V from context (MoEE Eq. 1); biasless q/k/v, biased output, as in SD-1.5."""
+    """Attn(x, context): Q from x, K and V from context (MoEE Eq. 1); biasless q/k/v, biased output, as in SD-1.5.
+    ``multiple`` times as many heads of the same size, where more than the usual is wanted."""
 
-    def __init__(self, width: int, context_width: int, heads: int, build: Build):
+    def __init__(self, width: int, context_width: int, heads: int, build: Build, multiple: int = 1):
         super().__init__()
-        self.heads = heads
+        self.heads = heads * multiple
         self.attention = build.attention
-        self.to_q = build.linear(width, width, bias=False)
-        self.to_k = build.linear(context_width, width, bias=False)
-        self.to_v = build.linear(context_width, width, bias=False)
-        self.to_out = nn.ModuleList([build.linear(width, width)])
+        inner = width * multiple
+        self.to_q = build.linear(width, inner, bias=False)
+        self.to_k = build.linear(context_width, inner, bias=False)
+        self.to_v = build.linear(context_width, inner, bias=False)
+        self.to_out = nn.ModuleList([build.linear(inner, width)])
 
     def forward(self, x_NTC: Tensor, context_NSC: Tensor | None = None, options: dict | None = None) -> Tensor:
         context = x_NTC if context_NSC is None else context_NSC

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..emotion.latents import EmotionToLatentsConfig
-from ..experts.mixture import GATE_POOLS, GATE_PRIORS, LOCAL_GATES
+from ..experts.mixture import GATE_POOLS, GATE_PRIORS, GLOBAL_GATES, LOCAL_GATES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,7 +13,8 @@ class PortraitUNetConfig:
     """Sizes of ReferenceNet and denoiser. The defaults are Stable Diffusion 1.5's (MoEE, Hallo).
 
     Widths are channels, ``heads`` a count at every level, ``motion_frames`` the k frames carried over from the
-    previous window. ``grid`` is the latent side the reference anchor's statistics were measured at.
+    previous window. ``expert_multiple`` widens the attention of every expert: 1 expert of 6 has the parameters of 6
+    experts of 1. ``grid`` is the latent side the reference anchor's statistics were measured at.
     """
 
     latent_channels: int = 4
@@ -32,6 +33,8 @@ class PortraitUNetConfig:
     gate_pool: str = "clip"
     gate_context: bool = False
     gate_prior: str = "blend"
+    global_gate: str = "softmax"
+    expert_multiple: int = 1
     motion_frames: int = 2
     motion_attentions: int = 2
     motion_ff_multiple: int = 4
@@ -42,7 +45,15 @@ class PortraitUNetConfig:
     prediction_type: str = "v_prediction"
 
     def __post_init__(self) -> None:
-        for name in ("latent_channels", "layers_per_block", "heads", "norm_groups", "experts", "grid"):
+        for name in (
+            "latent_channels",
+            "layers_per_block",
+            "heads",
+            "norm_groups",
+            "experts",
+            "expert_multiple",
+            "grid",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"PortraitUNetConfig.{name} must be at least 1, got {getattr(self, name)}")
         if not any(self.attention_levels):
@@ -60,6 +71,7 @@ class PortraitUNetConfig:
             ("local_gate", self.local_gate, LOCAL_GATES),
             ("gate_pool", self.gate_pool, GATE_POOLS),
             ("gate_prior", self.gate_prior, GATE_PRIORS),
+            ("global_gate", self.global_gate, GLOBAL_GATES),
             ("prediction_type", self.prediction_type, ("v_prediction", "epsilon")),
         ):
             if value not in allowed:

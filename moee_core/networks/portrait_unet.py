@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from ..diffusion.schedule import alpha_sigma, alphas_cumprod
 from ..experts.mixture import MixtureOfEmotionExperts, Routing
+from ..experts.own import OwnExpert
 from ..ops import Build
 from .backbone import Backbone
 from .blocks import SpatialTransformer, TimeEmbedding
@@ -36,14 +37,18 @@ from .reference_net import ReferenceFeatures
 
 @dataclass(frozen=True, kw_only=True)
 class EmotionContext:
-    """Emotion as the denoiser reads it: latents per frame (N, M, D) and the routing to the experts."""
+    """Emotion as the denoiser reads it: latents per frame (N, M, D), the routing to the experts, and experts of the
+    user's own with their strength per frame (N,)."""
 
     latents_NMD: Tensor
     routing: Routing
+    own: tuple[tuple[OwnExpert, Tensor], ...] = ()
 
 
 class DenoiserSite(nn.Module):
     """Spatial transformer, audio attention, emotion experts, temporal attention at one place of the UNet."""
+
+    number = 0
 
     def __init__(self, width: int, config: PortraitUNetConfig, build: Build):
         super().__init__()
@@ -60,6 +65,8 @@ class DenoiserSite(nn.Module):
             gate_pool=config.gate_pool,
             gate_context=config.gate_context,
             gate_prior=config.gate_prior,
+            global_gate=config.global_gate,
+            multiple=config.expert_multiple,
         )
         self.motion = MotionModule(width, heads, config.motion_attentions, config.motion_ff_multiple, groups, build)
 
@@ -78,10 +85,16 @@ class PortraitUNet(nn.Module):
         self.backbone = Backbone(
             config, channels * (2 if config.anchor else 1), lambda size: DenoiserSite(size, config, build), build
         )
+        for number, (_, site) in enumerate(self.sites()):
+            site.number = number
         self.conv_norm_out = build.group_norm(config.norm_groups, width)
         self.conv_out = build.conv(width, channels)
         # standard deviation of the change against the portrait: one leaf module, so that a host can stream it
         self.anchor_std = build.embedding(channels, config.grid * config.grid) if config.anchor else None
+
+    def sites(self) -> list[tuple[str, DenoiserSite]]:
+        """Name and module of every site, in a fixed order: ``site.number`` is its place in it."""
+        return [(name, module) for name, module in self.named_modules() if isinstance(module, DenoiserSite)]
 
     def forward(
         self,
@@ -168,5 +181,7 @@ class PortraitUNet(nn.Module):
         tokens = site.audio(x.flatten(2).transpose(1, 2), audio_NSA, options)
         if emotion is not None:
             tokens = site.emotion(tokens, emotion.latents_NMD, emotion.routing, frames, options)
+            for expert, strength in emotion.own:
+                tokens = expert(site.number, tokens, strength, options)
         x = tokens.transpose(1, 2).reshape(n, c, height, width)
         return site.motion(x, motion_BkTC, frames, options)

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -14,12 +16,15 @@ from torch import Tensor, nn
 from ..audio.emotion_ear import EmotionEar, EmotionEarConfig
 from ..audio.encoder import SpeechEncoder
 from ..audio.projector import AudioProjector
+from ..emotion.frozen import FROZEN_TEXT, GIVE_TEXT, FrozenEncoders
 from ..emotion.latents import EmotionToLatents, EmotionToLatentsConfig
 from ..emotion.signals import EmotionRows, EmotionSignals
+from ..emotion.source import EmotionSource
 from ..emotion.stand_ins import WordsEncoder, mood
 from ..emotion.vocabulary import EXPERTS, LABELS
 from ..errors import EmotionError
 from ..experts.mixture import Routing
+from ..experts.own import OwnExpert, called
 from ..motion.coefficients import UNITS
 from ..motion.expression import prototype
 from ..networks.autoencoder import Autoencoder
@@ -73,13 +78,37 @@ class MoEESystem(nn.Module):
         self.ear = make_ear(config.emotion, build)
         self.reference_net = ReferenceNet(config.unet, build)
         self.denoiser = PortraitUNet(config.unet, build)
+        self.own_experts: Mapping[str, OwnExpert] = MappingProxyType({})
+        self.frozen = FrozenEncoders()
+
+    def with_own(self, experts: Mapping[str, OwnExpert]) -> MoEESystem:
+        """This system, with those experts beside its six; they are no part of its weights."""
+        device = next(self.denoiser.parameters()).device
+        self.own_experts = MappingProxyType({name: expert.to(device) for name, expert in experts.items()})
+        return self
+
+    def with_frozen(self, encoders: FrozenEncoders) -> MoEESystem:
+        """This system, with those encoders of text and voice beside it, on its device; they are no part of its weights.
+
+        Raises ``CheckpointError`` for an encoder that this model was not trained with.
+        """
+        encoders.check(self.config.emotion)
+        self.frozen = encoders.to(next(self.parameters()).device)
+        return self
+
+    def rows(self, source: EmotionSource, samples: Tensor, frames: int) -> EmotionRows:
+        """What a source says of the frames of a recording, (S,) 16 kHz mono. Raises ``EmotionError`` for a text or a
+        voice whose encoder is not at hand."""
+        own_mood = None if self.ear is None else functools.partial(self.mood, samples, frames)
+        return self.frozen.rows(source, samples, frames, self.config.fps, self.config.emotion, own_mood)
 
     def signals(self, rows: EmotionRows) -> EmotionSignals:
         """What is said of some frames as this model takes it, on its device."""
         device = next(self.emotion_to_latents.parameters()).device
         inputs = network_inputs(rows, self.emotion_to_latents, self.text_encoder, device)
         vectors, units = torch.from_numpy(rows.vectors), torch.from_numpy(rows.units)
-        return EmotionSignals(inputs=inputs, vectors_N8=vectors, units_N20=units)
+        own = {name: torch.from_numpy(np.ascontiguousarray(strength)) for name, strength in rows.own.items()}
+        return EmotionSignals(inputs=inputs, vectors_N8=vectors, units_N20=units, own=own)
 
     def mood(self, samples: Tensor, frames: int) -> np.ndarray:
         """(frames, 16) the mood of a recording, (S,) 16 kHz mono. Raises ``EmotionError`` without an ear."""
@@ -92,7 +121,8 @@ class MoEESystem(nn.Module):
         signals = EmotionSignals.of_labels(emotion) if isinstance(emotion, Tensor) else emotion
         shares = expert_shares(signals.vectors_N8.cpu(), self.config.unet.experts, signals.units_N20)
         latents = self.emotion_to_latents(signals.inputs)
-        return EmotionContext(latents_NMD=latents, routing=Routing.of(shares, gated).to(latents.device))
+        own = tuple(called(self.own_experts, signals.own, latents.device))
+        return EmotionContext(latents_NMD=latents, routing=Routing.of(shares, gated).to(latents.device), own=own)
 
 
 def network_inputs(
@@ -103,7 +133,7 @@ def network_inputs(
     moved = {name: value.to(device) for name, value in inputs.items()}
     if as_words:
         if text_encoder is None:
-            raise EmotionError(f"this model reads text by {latents.config.text}, which is not at hand")
+            raise EmotionError(f"this model reads text by {FROZEN_TEXT}, which is not at hand; {GIVE_TEXT}")
         moved["text"] = text_encoder(moved["text"])
     return moved
 

@@ -16,6 +16,7 @@ from ..fixtures.host_double import ROOT, VERSIONS, Described, host, recorded
 IDS = {
     "MoEELoadModel",
     "MoEELoadExpert",
+    "MoEELoadEmotionEncoders",
     "MoEESamples",
     "MoEEPortrait",
     "MoEESpeech",
@@ -212,8 +213,10 @@ def test_files_are_listed_and_judged_before_the_queue_starts(version: str, tmp_p
         assert "bogus.safetensors is not a safetensors file" in model.validate_inputs(checkpoint=choices[1])
         expert = nodes["MoEELoadExpert"]
         choices = expert.define_schema().inputs[1].options
-        assert choices == [str(Path("experts") / "smile.safetensors")]
-        assert "smile.safetensors is not a safetensors file" in expert.validate_inputs(expert=choices[0])
+        *shipped, smile, none = choices
+        assert smile == str(Path("experts") / "smile.safetensors")
+        assert "smile.safetensors is not a safetensors file" in expert.validate_inputs(expert=smile)
+        assert all(expert.validate_inputs(expert=choice) is True for choice in (*shipped, none))
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)

@@ -130,12 +130,18 @@ def person_of(number: int) -> dict[str, np.ndarray]:
         state = world.portrait_state(pose, vector, identity.expressiveness)
         out[f"compound_{name}"] = render(identity, state, 64)[None].repeat(FRAMES, axis=0)
     silence = np.zeros(round(SECONDS * 16_000), np.float16)
+    for condition, shown in (("neutral", "happy"), ("contradicting", "sad")):
+        state = world.portrait_state(pose, world.vector({shown: 1.0}), identity.expressiveness)
+        out[f"{condition}_frames"] = render(identity, state, 64)[None].repeat(FRAMES, axis=0)
+        out[f"{condition}_label"] = np.array(shown)
     return out | {
         "portrait": render(identity, world.portrait_state(pose), 64),
         "portrait_emotional": render(identity, world.portrait_state(pose, world.vector({"fear": 1.0})), 64),
         "neutral_samples": silence,
         "compound_samples": silence,
         "voice_samples": silence,
+        "other_voice_samples": silence + np.float16(0.5),
+        "other_voice": np.array(f"voice {number}"),
         "source_label": np.array(label),
         "reference_picture": np.zeros((4, 4, 3), np.uint8),
         "reference_frames": np.zeros((3, 4, 4, 3), np.uint8),
@@ -200,7 +206,7 @@ def test_true_renders_are_named_right_by_every_source(folder: Path):
     )
     assert report["people"] == 2
     assert progress == [(1, 2), (2, 2)]
-    for name in ("label", "action units", "voice"):
+    for name in ("label", "action units", "voice", "voice, other synthesiser"):
         row = report["sources"][name]
         assert (row["clips"], row["right"]) == (2, 1.0), name
         assert (row["low"], row["high"]) == wilson(2, 2)
@@ -216,8 +222,11 @@ def test_true_renders_are_named_right_by_every_source(folder: Path):
     assert np.median(report["units"]["own"]) > 0.4
     assert {source.parts for source in asked} == {("timeline",), ("units",), ("text",), ("voice",)}
     text = format_sources(json.loads(json.dumps(report)))
-    assert "label          100.0 %" in text
+    assert "label                         100.0 %" in text
     assert "(not trained)" in text
+    assert (report["truth"]["clips"], report["truth"]["right"]) == (4, 1.0), "two true clips of each"
+    assert "true renders                  100.0 %" in text
+    assert "ear" not in report, "nobody said how the model hears"
 
 
 def test_pictures_that_do_not_move_are_named_by_chance_and_show_no_compound(folder: Path):
@@ -231,6 +240,46 @@ def test_pictures_that_do_not_move_are_named_by_chance_and_show_no_compound(fold
 def test_only_what_is_asked_for_is_measured(folder: Path):
     assert set(measure_sources(stills, folder, parts=("compounds",), people=1)) == {"people", "compounds"}
     assert set(measure_sources(stills, folder, parts=("units",), people=1, unit_people=0)) == {"people"}
+
+
+def test_the_ear_alone_is_told_by_its_mean_mood_for_both_kinds_of_voices(folder: Path):
+    """It hears the shipped voices right, and in the other ones always anger, whom one of the two people means."""
+    said = iter((LABEL_ORDER[1], LABEL_ORDER[4]))
+
+    def hear(samples: np.ndarray) -> np.ndarray:
+        assert samples.dtype == np.float32
+        mood = np.zeros((4, 16), np.float32)
+        mood[0, LABELS.index("contempt")] = 1.0  # for one frame of four
+        mood[1:, LABELS.index("angry" if samples[0] else next(said))] = 0.6
+        mood[:, 8:] = 9.0  # the moods times their level are not asked
+        return mood
+
+    report = measure_sources(stills, folder, hear=hear, parts=("ear",))
+    assert set(report) == {"people", "ear", "heard"}
+    shipped, other = report["ear"]["voice"], report["ear"]["voice, other synthesiser"]
+    assert (shipped["clips"], shipped["right"]) == (2, 1.0)
+    assert (other["clips"], other["right"]) == (2, 0.5)
+    assert (other["low"], other["high"]) == wilson(1, 2)
+    assert {label: row["right"] for label, row in other["by_emotion"].items()} == {"angry": 1.0, "happy": 0.0}
+    assert {voice: row["right"] for voice, row in other["by_voice"].items()} == {"voice 0": 1.0, "voice 1": 0.0}
+    assert not shipped["by_voice"], "the set does not say whose voices they are"
+    text = format_sources(json.loads(json.dumps(report)))
+    assert "ear, voice                    100.0 %" in text
+    assert "angry 100, happy 0\n  voice 0 100, voice 1 0" in text
+
+
+def test_a_set_without_other_voices_has_no_row_of_them(tmp_path: Path):
+    person = person_of(0)
+    del person["other_voice_samples"], person["other_voice"]
+    np.savez(tmp_path / "person-000.npz", allow_pickle=False, **person)
+    report = measure_sources(stills, tmp_path, hear=lambda _: np.eye(16)[:1], parts=("sources", "ear"))
+    assert set(report["ear"]) == {"voice"}
+    assert "voice, other synthesiser" not in report["sources"]
+
+
+def test_an_unknown_part_is_refused_by_name(folder: Path):
+    with pytest.raises(ValueError, match="unknown part 'ears'; choose from: sources, truth, ear, compounds, units"):
+        measure_sources(stills, folder, parts=("ears",))
 
 
 def test_a_picture_and_a_video_are_said_by_the_units_read_from_them(folder: Path):

@@ -17,8 +17,10 @@ from torch import Tensor
 
 from moee_core.audio.emotion_ear import EmotionEar, EmotionEarConfig
 from moee_core.emotion.action_units import ACTION_UNITS
+from moee_core.emotion.free_text import understand
 from moee_core.emotion.signals import EmotionSignals
 from moee_core.emotion.vocabulary import LABELS
+from moee_core.errors import CheckpointError
 from moee_core.motion.coefficients import UNITS
 from moee_core.motion.expression import detector_units, expression
 from moee_core.networks.config import SystemConfig
@@ -50,6 +52,8 @@ from training.stages import decoder, moee, sources
 from training.stages.diffusion import Batch, DiffusionTask, draw_told, signals, with_everything_told
 
 from ..fixtures.killed import KilledError, made, same, weights
+from ..fixtures.public_encoders import WIDTH as T5_NUMBERS
+from ..fixtures.public_encoders import write_t5
 from ..fixtures.tiny import EVERY_SOURCE, TINY
 from .test_stages import CLIPS, LENGTH, NEUTRAL, PLAIN, QUICK, REGIONS, clips_of, config_of, frames_of
 
@@ -479,11 +483,74 @@ def test_what_ships_has_the_encoders_that_were_taught(taught: bool):
     assert torch.equal(label_latents(shipped), label_latents(system))
 
 
-def test_encoders_of_frozen_public_models_do_not_ship():
-    """No stage here teaches those."""
+def test_a_frozen_voice_does_not_ship_and_a_frozen_text_does_when_it_was_taught():
+    """No stage here teaches to listen by a public model."""
     emotion = dataclasses.replace(TINY.emotion, text_width=16, audio_width=16)
-    shipped = without_untrained(fresh(dataclasses.replace(TINY, emotion=emotion)), ran(sources=5))
-    assert list(shipped.emotion_to_latents.encoders) == ["label", "action_units"]
+    system = fresh(dataclasses.replace(TINY, emotion=emotion))
+    assert list(without_untrained(system, ran(sources=5)).emotion_to_latents.encoders) == [
+        "label",
+        "action_units",
+        "text",
+    ]
+    assert list(without_untrained(system, ran(sources=0)).emotion_to_latents.encoders) == ["label"]
+
+
+# ---- text by a frozen encoder ---------------------------------------------------------------------------------------
+
+
+READS_T5 = dataclasses.replace(
+    TINY, emotion=dataclasses.replace(TINY.emotion, text="sentence-t5", text_width=T5_NUMBERS)
+)
+
+
+@pytest.fixture(scope="module")
+def t5(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_t5(tmp_path_factory.mktemp("t5")))
+
+
+def test_sentences_say_their_emotions_in_many_wordings():
+    vectors = sources.random_emotions(np.random.default_rng(0), 200)
+    written = sources.sentences_of(vectors, 7)
+    assert written == sources.sentences_of(vectors, 7)
+    assert len(set(written)) > 100
+    for text, vector in zip(written, vectors, strict=True):
+        said = understand(text)
+        assert not said.unknown, text
+        assert not said.units, text
+        if vector[1:].max() > 0.3 and np.sort(vector)[-2] < 0.5 * vector.max():
+            assert said.condition.vector().argmax() == vector.argmax(), text
+
+
+def test_the_stage_teaches_to_read_by_sentence_t5(t5: str, tmp_path: Path):
+    system = fresh(READS_T5)
+    labels = label_latents(system)
+    settings = {"text_encoder": t5, "texts": 40, "contrast": 0.01}
+    stage = sources.make_stage(config_with(system, iterations=60, learning_rate=2e-2, **settings), system)
+    with torch.no_grad():
+        far = stage.loss(10_000)[1]
+    assert set(far) == {*ALL, "contrast"}
+    run_stage(stage, tmp_path)
+    with torch.no_grad():
+        near = stage.loss(10_000)[1]
+    assert near["text"] < 0.8 * far["text"]
+    assert near["action_units"] < 0.8 * far["action_units"]
+    assert torch.equal(label_latents(system), labels)
+    assert not any("t5" in name or "text_encoder" in name for name in system.state_dict())
+
+
+def test_a_sentence_t5_that_is_not_given_not_needed_or_of_another_width_is_named(t5: str):
+    system = fresh(READS_T5)
+    with pytest.raises(ConfigError, match=r"stages\.sources\.text_encoder is empty, and this model reads text by sent"):
+        sources.make_stage(config_with(system), system)
+    with pytest.raises(CheckpointError, match=r"holds no sentence-T5 \(no config\.json\)"):
+        sources.make_stage(config_with(system, text_encoder="nowhere"), system)
+    with pytest.raises(ConfigError, match=r"does not read by sentence-t5; leave it out"):
+        sources.make_stage(config_with(fresh(), text_encoder=t5), fresh())
+    wide = dataclasses.replace(READS_T5, emotion=dataclasses.replace(READS_T5.emotion, text_width=768))
+    with pytest.raises(CheckpointError, match=r"gives 24 numbers and this model takes 768 \(text_width\)"):
+        sources.make_stage(config_with(fresh(wide), text_encoder=t5), fresh(wide))
+    with pytest.raises(ValueError, match="texts must be at least 1"):
+        SourcesStage(texts=0)
 
 
 def test_the_share_of_clips_with_units_is_a_share():

@@ -26,7 +26,11 @@ import numpy as np
 import torch
 
 from moee_core.audio.mel import HOP, MELS, log_mel, normalise_level
+from moee_core.emotion.action_units import action_unit_vector
+from moee_core.emotion.units import parse_units
+from moee_core.emotion.vocabulary import LABELS
 from moee_core.motion.coefficients import UNITS
+from moee_core.motion.expression import face_units
 from moee_core.motion.mouth import shaped
 from training.config import DataConfig
 
@@ -85,7 +89,7 @@ def source_hash() -> str:
 
 
 def cache_folder(config: DataConfig, seed: int, cache: Path) -> Path:
-    settings = {k: v for k, v in asdict(config).items() if k != "workers"}
+    settings = {k: v for k, v in asdict(config).items() if k != "workers" and (k != "shown" or v)}
     wide = Path(config.wide_speech, "index.json") if config.wide_speech else None
     if config.heard_by and Path(config.heard_by).exists():
         settings["heard_by"] = hashlib.sha256(Path(config.heard_by).read_bytes()).hexdigest()
@@ -168,7 +172,11 @@ def _render_clip(
     pose = world.reference_pose(rng)
     known = {} if ear is None else {"blinking": False, "sway": 0.0}
     extra = np.zeros((total, len(UNITS)), np.float32)
-    if rng.random() < config.units:
+    if config.shown:
+        strength = world.random_timeline(rng, frames, "contempt")[:, LABELS.index("contempt")]
+        extra[start:] = strength[:, None] * shown_units(config)
+        extra[:start] = extra[start]
+    elif rng.random() < config.units:
         extra[:] = world.random_units(rng)
         if rng.random() < UNITS_ALONE:
             emotion[:] = world.vector({})
@@ -194,6 +202,11 @@ def _render_clip(
         "emotion": emotion[start:],
         "units": extra[start:],
     }
+
+
+def shown_units(config: DataConfig) -> np.ndarray:
+    """(20,) the action units of ``config.shown`` at strength 1."""
+    return face_units(action_unit_vector(parse_units(config.shown))[None])[0]
 
 
 def load_ear(path: str) -> SpeechEncoder:

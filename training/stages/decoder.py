@@ -60,7 +60,7 @@ def make_stage(
     pool = _pool(clips, len(clips) - task.held_out, settings.hard)
     odds = settings.sources
     _check_odds(system, odds)
-    pools = {True: pool, False: with_everything_told(clips, pool, ("label",))}
+    pools = {True: _with_units(clips, pool, settings.beside), False: with_everything_told(clips, pool, ("label",))}
     mouth, eyes = task.regions.to(task.device)
     region = 1 + (settings.mouth_weight - 1) * mouth + (settings.eye_weight - 1) * eyes
     short = dataclasses.replace(settings, window=settings.short_window, batch_size=settings.short_batch_size)
@@ -144,7 +144,23 @@ def _pool(clips: LatentClips, count: int, hard: float) -> np.ndarray:
     found = pool[(rounded & pulled).any(dim=1).numpy()]
     if not len(found):
         raise ValueError("stages.decoder.hard: no clip rounds its lips while an emotion is strong; raise data.clips")
-    times = round(max(0.0, (hard * count / len(found) - 1) / (1 - hard)))
+    return repeated(pool, found, hard)
+
+
+def _with_units(clips: LatentClips, pool: np.ndarray, beside: float) -> np.ndarray:
+    """The pool with the clips that show units beside an emotion repeated until they are ``beside`` of it. Raises
+    ``ConfigError`` when there is none such."""
+    if not beside:
+        return pool
+    found = pool[(clips.units[pool] != 0).flatten(1).any(dim=1).numpy()]
+    if not len(found):
+        raise ConfigError("stages.decoder.beside: no clip shows units beside an emotion; set data.units")
+    return repeated(pool, found, beside)
+
+
+def repeated(pool: np.ndarray, found: np.ndarray, share: float) -> np.ndarray:
+    """``pool`` with its members ``found`` repeated until they are about ``share`` of it."""
+    times = round(max(0.0, (share * len(pool) / len(found) - 1) / (1 - share)))
     return np.concatenate([pool, np.repeat(found, times)])
 
 

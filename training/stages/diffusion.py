@@ -12,7 +12,9 @@ Every random choice is a function of (seed, sample, step).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -26,9 +28,20 @@ from moee_core.motion.expression import detector_units, expression
 from moee_core.networks.reference_net import ReferenceFeatures
 from moee_core.systems.moee import MoEESystem
 from training import parallel
-from training.config import DiffusionStage, SourceOdds, TrainConfig
+from training.config import DiffusionStage, SourceOdds
 from training.data.clips import PAD
 from training.data.latents import LatentClips
+
+
+class Settings(Protocol):
+    """What a task needs to know of a run's configuration."""
+
+    @property
+    def seed(self) -> int: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def precision(self) -> str: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +60,7 @@ class Batch:
     viseme: Tensor  # (N, 4) the mouth that speech asks for; no input of the networks
     places: list[tuple[int, int]]  # N times (clip, frame)
     told: tuple[str, ...] = ("label",)  # the modalities that say the emotion
+    own: Mapping[str, Tensor] = field(default_factory=dict)  # @name of an expert of one's own -> strength (N,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,14 +73,26 @@ class ReferenceChoice:
 
 def choose_reference(settings: DiffusionStage, rng: np.random.Generator) -> ReferenceChoice:
     """Stage 1 and 2b: mostly a neutral portrait."""
-    kind = int(rng.choice([1, 2])) if rng.random() < settings.other_reference else 0
+    kind = 0
+    if rng.random() < settings.other_reference:
+        kind = 1 if rng.random() < settings.same_reference else 2
     return ReferenceChoice(kind=kind, masked=bool(rng.random() < settings.mouth_mask))
 
 
 class DiffusionTask:
     """Batches and loss over a set of clips."""
 
-    def __init__(self, config: TrainConfig, system: MoEESystem, clips: LatentClips, regions: np.ndarray):
+    def __init__(
+        self,
+        config: Settings,
+        system: MoEESystem,
+        clips: LatentClips,
+        regions: np.ndarray,
+        own: tuple[str, np.ndarray] | None = None,
+    ):
+        """``own``: @name and action units (20,) at strength 1 of an expert of one's own, by which the units of the
+        clips are meant: its strength is how much of them a frame shows."""
+        self.own = own
         self.config, self.system, self.clips = config, system, clips
         self.device = torch.device(config.device)
         unet = system.config.unet
@@ -124,7 +150,13 @@ class DiffusionTask:
         merged = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         kept = {name: merged.pop(name) for name in ("emotion", "units")}
         moved = {name: value.to(self.device) for name, value in merged.items()}
-        return Batch(**moved, **kept, places=places, told=("label",))
+        batch = Batch(**moved, **kept, places=places, told=("label",), own={})
+        if self.own is None:
+            return batch
+        name, units = self.own[0], torch.from_numpy(self.own[1])
+        strength = batch.units @ units / units.square().sum()
+        own: Mapping[str, Tensor] = {name: strength}
+        return replace(batch, units=torch.zeros_like(batch.units), own=own)
 
     def predict(self, batch: Batch, settings: DiffusionStage, *, gated: bool) -> tuple[Tensor, Tensor]:
         """(velocity predicted, noisy latents)."""
@@ -202,7 +234,7 @@ def signals(system: MoEESystem, batch: Batch, device: torch.device) -> EmotionSi
             raise ValueError("this model has no text encoder to train with; set system.emotion.text to words")
         features = torch.cat([vectors, torch.from_numpy(detector_units(units.numpy()))], dim=-1)
         inputs["text"] = system.text_encoder(features.to(device))
-    return EmotionSignals(inputs=inputs, vectors_N8=vectors, units_N20=units)
+    return EmotionSignals(inputs=inputs, vectors_N8=vectors, units_N20=units, own=batch.own)
 
 
 def draw_told(odds: SourceOdds, rng: np.random.Generator) -> tuple[str, ...]:
@@ -246,7 +278,7 @@ def draw_timestep(settings: DiffusionStage, rng: np.random.Generator) -> int:
     return min(TRAIN_STEPS - 1, int(value * TRAIN_STEPS))
 
 
-def draw_numbers(config: TrainConfig, step: int, pool: np.ndarray, count: int) -> list[int]:
+def draw_numbers(config: Settings, step: int, pool: np.ndarray, count: int) -> list[int]:
     """``count`` clip numbers of one step, of which this process gets its share."""
     rng = np.random.default_rng([config.seed, 4, step])
     return parallel.share([int(n) for n in pool[rng.integers(0, len(pool), count)]])

@@ -216,6 +216,16 @@ def start_from(previous: MoEESystem, system: MoEESystem, *, merged: bool = True)
     system.load_state_dict(target)
 
 
+def _widen(target: Tensor, source: Tensor, *, output: bool) -> None:
+    """The shared attention into the first heads of a wider one; the further heads keep their random start and say
+    nothing yet."""
+    if output and target.ndim == 2:
+        target.zero_()
+    rows, columns = source.shape[0], source.shape[-1]
+    part = target[:rows] if target.ndim == 1 else target[:rows, :columns]
+    part.copy_(source)
+
+
 @torch.no_grad()
 def grow_experts(shared: MoEESystem, system: MoEESystem, init: str, local_bias: float) -> None:
     """Stage 1's network into one with an expert per emotion (``upcycle``: copies of the shared attention).
@@ -232,7 +242,7 @@ def grow_experts(shared: MoEESystem, system: MoEESystem, init: str, local_bias: 
         elif ".emotion.experts." in key:
             head, tail = key.split(".emotion.experts.")
             source = state[f"{head}.emotion.experts.0.{tail.split('.', 1)[1]}"]
-            target[key].copy_(source)
+            _widen(target[key], source, output=".to_out." in key)
             if init == "zero" and ".to_out." in key:
                 target[key].zero_()
         else:

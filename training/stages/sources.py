@@ -5,7 +5,8 @@ Shapes (legend for this file): N rows, M query tokens, D emotion width
 Loss: mean square distance between the latents of a source and those that the label encoder gives for the same emotion;
 with ``contrast``, symmetric InfoNCE between the sources' mean latents of a batch's rows as well (temperature 0.07).
 The label encoder, the learnable embeddings and their attention stay as they are, and with them all that the denoiser
-understands. Every random choice is a function of (seed, sample, step).
+understands. Where text is read by a frozen sentence-T5, batches are drawn from sentences that the grammar wrote about
+random emotions, and each says what the lexicon reads in it. Every random choice is a function of (seed, sample, step).
 """
 
 from __future__ import annotations
@@ -20,6 +21,11 @@ from torch import Tensor
 
 from moee_core.audio.emotion_ear import EmotionEar, described
 from moee_core.emotion.action_units import ACTION_UNITS
+from moee_core.emotion.condition import EmotionCondition
+from moee_core.emotion.free_text import understand
+from moee_core.emotion.frozen import FROZEN_TEXT, FrozenEncoders
+from moee_core.emotion.instructions import instruction
+from moee_core.emotion.sentence_t5 import load_sentence_t5
 from moee_core.emotion.stand_ins import mood_of
 from moee_core.emotion.vocabulary import LABELS
 from moee_core.motion.expression import detector_units, expression
@@ -42,11 +48,10 @@ TRAINED = ("encoders.action_units.", "encoders.text.", "encoders.audio.", ".moda
 
 def make_stage(config: TrainConfig, system: MoEESystem) -> Stage:
     """Also puts the ear into the system."""
-    from training.face_world.performance import random_emotion
-
     settings = config.stages.sources
     known = system.emotion_to_latents.encoders
-    if "action_units" not in known and system.text_encoder is None and system.ear is None:
+    texts = _texts(config, system)
+    if "action_units" not in known and system.text_encoder is None and texts is None and system.ear is None:
         raise ConfigError(
             "stage sources: this model takes labels alone; set system.emotion.action_units, or text_width with text = "
             '"words", or audio_width with audio = "ear"'
@@ -56,8 +61,8 @@ def make_stage(config: TrainConfig, system: MoEESystem) -> Stage:
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         rows = parallel.share(list(range(settings.batch_size)))
         rng = np.random.default_rng([config.seed, 11, step, rows[0]])
-        kinds = rng.choice(list(KINDS), len(rows), p=list(KINDS.values()))
-        vectors = np.stack([random_emotion(rng, str(kind)) for kind in kinds])
+        sentences = None if texts is None else rng.integers(0, len(texts[1]), len(rows))
+        vectors = random_emotions(rng, len(rows)) if texts is None else texts[1][sentences]
         with torch.no_grad():
             wanted = system.emotion_to_latents({"label": _there(vectors, config)})
         found: dict[str, Tensor] = {}
@@ -67,6 +72,8 @@ def make_stage(config: TrainConfig, system: MoEESystem) -> Stage:
         if system.text_encoder is not None:
             features = _there(np.pad(vectors, ((0, 0), (0, len(ACTION_UNITS)))), config)
             found["text"] = system.emotion_to_latents({"text": system.text_encoder(features)})
+        if texts is not None:
+            found["text"] = system.emotion_to_latents({"text": _there(texts[0][sentences], config)})
         distances = {name: (latents - wanted).square().mean() for name, latents in found.items()}
         if settings.contrast and found:
             distances["contrast"] = settings.contrast * contrast([*found.values(), wanted])
@@ -86,6 +93,41 @@ def make_stage(config: TrainConfig, system: MoEESystem) -> Stage:
 
 def _there(values: np.ndarray, config: TrainConfig) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(config.device)
+
+
+def random_emotions(rng: np.random.Generator, count: int) -> np.ndarray:
+    """(count, 8) emotion vectors of the kinds that are trained, as often as ``KINDS`` says."""
+    from training.face_world.performance import random_emotion
+
+    kinds = rng.choice(list(KINDS), count, p=list(KINDS.values()))
+    return np.stack([random_emotion(rng, str(kind)) for kind in kinds])
+
+
+def sentences_of(vectors: np.ndarray, seed: int) -> list[str]:
+    """What the grammar writes about each emotion, in wordings that depend on the seed."""
+    conditions = (EmotionCondition(weights=tuple(zip(LABELS[1:], map(float, row[1:]), strict=True))) for row in vectors)
+    return [instruction({}, emotion=emotion, seed=seed * 1_000_003 + i) for i, emotion in enumerate(conditions)]
+
+
+def _texts(config: TrainConfig, system: MoEESystem) -> tuple[np.ndarray, np.ndarray] | None:
+    """(texts, K) embeddings by the frozen encoder and (texts, 8) emotion vectors, for a model that reads by it."""
+    settings, emotion = config.stages.sources, system.config.emotion
+    if not emotion.text_width or emotion.text != FROZEN_TEXT:
+        if settings.text_encoder:
+            raise ConfigError(f"stages.sources.text_encoder: this model does not read by {FROZEN_TEXT}; leave it out")
+        return None
+    if not settings.text_encoder:
+        raise ConfigError(
+            f"stages.sources.text_encoder is empty, and this model reads text by {FROZEN_TEXT}; give the folder of "
+            "one, or set system.emotion.text_width = 0"
+        )
+    encoder = load_sentence_t5(settings.text_encoder)
+    FrozenEncoders(text=encoder).check(emotion)
+    written = sentences_of(random_emotions(np.random.default_rng([config.seed, 12]), settings.texts), config.seed)
+    meant = np.stack([understand(text).condition.vector() for text in written])
+    different, which = np.unique(written, return_inverse=True)
+    log.info("stage sources: %d sentences, %d of them different", len(written), len(different))
+    return encoder.to(config.device)(different.tolist()).numpy()[which], meant
 
 
 def contrast(latents: list[Tensor]) -> Tensor:
