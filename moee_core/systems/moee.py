@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -78,13 +77,13 @@ class MoEESystem(nn.Module):
         self.ear = make_ear(config.emotion, build)
         self.reference_net = ReferenceNet(config.unet, build)
         self.denoiser = PortraitUNet(config.unet, build)
-        self.own_experts: Mapping[str, OwnExpert] = MappingProxyType({})
+        self.own_experts: Mapping[str, OwnExpert] = {}
         self.frozen = FrozenEncoders()
 
     def with_own(self, experts: Mapping[str, OwnExpert]) -> MoEESystem:
         """This system, with those experts beside its six; they are no part of its weights."""
         device = next(self.denoiser.parameters()).device
-        self.own_experts = MappingProxyType({name: expert.to(device) for name, expert in experts.items()})
+        self.own_experts = {name: expert.to(device) for name, expert in experts.items()}
         return self
 
     def with_frozen(self, encoders: FrozenEncoders) -> MoEESystem:
