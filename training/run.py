@@ -23,7 +23,7 @@ from moee_core.ops import Build, plain_attention, torch_attention
 from moee_core.systems.moee import MoEESystem
 from moee_core.weights.checkpoint import inspect_checkpoint, load_system, save_system
 from training import parallel
-from training.config import ConfigError, TrainConfig, to_dict
+from training.config import ConfigError, TrainConfig, from_table, to_dict
 from training.data.clips import ClipCache, prepare_clips
 from training.data.latents import LatentClips, prepare_latents
 from training.loop import Stage, run_stage
@@ -99,11 +99,18 @@ def claim(folder: Path, config: Any) -> None:
     path = folder / "config.json"
     wanted = _fixed(to_dict(config))
     if path.exists():
-        found = _fixed(json.loads(path.read_text(encoding="utf-8")))
-        if found != json.loads(json.dumps(wanted)):
+        if _fixed(_with_defaults(config, json.loads(path.read_text(encoding="utf-8")))) != wanted:
             raise ConfigError(f"{folder} holds a run with other settings; change `name`, or delete the folder")
         return
     path.write_text(json.dumps(to_dict(config), indent=1), encoding="utf-8")
+
+
+def _with_defaults(config: Any, table: dict) -> dict:
+    """What an earlier version wrote, with settings that have come since at their defaults."""
+    try:
+        return to_dict(from_table(type(config), table, ""))
+    except ConfigError:
+        return table
 
 
 def _fixed(table: dict) -> dict:

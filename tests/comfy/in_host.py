@@ -294,6 +294,7 @@ def native(classes: dict[str, Any], _base: Path) -> dict[str, Any]:
     second = sample(model, steps=1, pair=amara[:2])
     out["second portrait differs"] = float((second - plain).abs().mean())
     out["first portrait again"] = bool(torch.equal(plain, sample(model, steps=1)))
+    out["own"] = _own(classes, model, sample, conditions)
     short = {"samples": torch.zeros(10, *latent["samples"].shape[1:])}
     wrong: dict[str, dict[str, Any]] = {
         "short latent": {"latent": short},
@@ -306,6 +307,29 @@ def native(classes: dict[str, Any], _base: Path) -> dict[str, Any]:
         except ValueError as error:
             out[name] = str(error)
     return out
+
+
+def _own(classes: dict[str, Any], model: Any, sample: Any, conditions: Any) -> dict[str, Any]:
+    """The expert that ships beside the six, under core's sampler."""
+    import torch
+
+    smirk = call(classes, "MoEELoadExpert", model=model, expert="smirk (ships with the pack)", strength=1.0)[0]
+    half = call(classes, "MoEELoadExpert", model=model, expert="smirk (ships with the pack)", strength=0.5)[0]
+    calm, asked = (conditions("mira", emotion)[:2] for emotion in ("neutral", "@smirk"))
+    plain, shown = sample(smirk, steps=1, pair=calm), sample(smirk, steps=1, pair=asked)
+    try:
+        sample(model, steps=1, pair=asked)
+        refused = "accepted"
+    except ValueError as error:
+        refused = str(error)
+    return {
+        "uncalled": bool(torch.equal(plain, sample(model, steps=1, pair=calm))),
+        "called": float((shown - plain).abs().max()),
+        "at half strength": float((sample(half, steps=1, pair=asked) - plain).abs().max()),
+        "guided": bool(torch.isfinite(sample(smirk, steps=2, cfg=1.5, pair=asked)).all()),
+        "counted": len(smirk.get_additional_models()) if hasattr(smirk, "get_additional_models") else -1,
+        "not loaded": refused,
+    }
 
 
 def partial(classes: dict[str, Any], _base: Path) -> dict[str, Any]:

@@ -124,6 +124,16 @@ def test_cores_tools_reach_the_model(native: dict[str, Any]):
     assert all(difference < 0.05 for _, difference in native["weights"].values())
 
 
+def test_an_expert_of_ones_own_is_called_by_name(native: dict[str, Any]):
+    own = native["own"]
+    assert own["uncalled"], "where it is not called nothing changes"
+    assert own["called"] > 0.05
+    assert 0 < own["at half strength"] < own["called"]
+    assert own["guided"]
+    assert own["counted"] == 1, "the host knows of its weights"
+    assert "an expert of your own, and none is loaded" in own["not loaded"]
+
+
 def test_nothing_is_left_of_another_portrait(native: dict[str, Any]):
     assert native["second portrait differs"] > 0.1
     assert native["first portrait again"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from training.config import (
     read_table,
     to_dict,
 )
+from training.run import claim
 
 CONFIGS = Path(__file__).resolve().parents[2] / "training" / "configs"
 EMBEDDED = CONFIGS / "embedded.toml"
@@ -226,3 +228,20 @@ def test_a_stage_of_diffusion_has_the_papers_window_and_drops():
     for name in ("audio_drop", "motion_drop", "mask_probability", "time_last", "other_reference"):
         assert 0 <= getattr(settings, name) <= 1
     assert isinstance(settings, DiffusionStage)
+
+
+def test_a_run_that_began_before_a_setting_existed_goes_on(tmp_path: Path):
+    config = load_config(CONFIGS / "smoke.toml")
+    claim(tmp_path, config)
+    path = tmp_path / "config.json"
+    table = json.loads(path.read_text(encoding="utf-8"))
+    del table["data"]["shown"], table["system"]["unet"]["expert_multiple"]
+    path.write_text(json.dumps(table), encoding="utf-8")
+    claim(tmp_path, config)
+    table["data"]["clips"] += 1
+    path.write_text(json.dumps(table), encoding="utf-8")
+    with pytest.raises(ConfigError, match="other settings"):
+        claim(tmp_path, config)
+    path.write_text(json.dumps(table | {"no such": 1}), encoding="utf-8")
+    with pytest.raises(ConfigError, match="other settings"):
+        claim(tmp_path, config)

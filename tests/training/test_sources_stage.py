@@ -316,6 +316,23 @@ def test_clips_with_units_are_for_batches_that_are_told_of_them():
         assert with_everything_told(clips, pool, told) is pool
 
 
+def test_members_of_a_pool_are_repeated_until_they_are_a_share_of_it():
+    pool, found = np.arange(100), np.arange(10, 30)
+    for share in (0.5, 0.6, 0.8):
+        more = decoder.repeated(pool, found, share)
+        assert set(more) == set(pool)
+        assert np.isin(more, found).mean() == pytest.approx(share, abs=0.04)
+    assert len(decoder.repeated(pool, found, 0.1)) == 100, "more than asked for is left as it is"
+
+
+def test_clips_with_units_beside_an_emotion_are_asked_for_in_vain_where_there_are_none():
+    config = config_of(fresh().config, decoder=DecoderStage(**{**QUICK, "beside": 0.5}))
+    with pytest.raises(ConfigError, match=r"no clip shows units beside an emotion; set data\.units"):
+        decoder.make_stage(config, fresh(), clips_of(TINY.unet), REGIONS, frames_of())
+    with pytest.raises(ValueError, match="beside must be at least 0 and below 1"):
+        DecoderStage(beside=1.0)
+
+
 # ---- the decoder's stage, told by several ---------------------------------------------------------------------------
 
 

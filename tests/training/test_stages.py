@@ -131,7 +131,7 @@ def test_a_batch_depends_on_seed_sample_and_step_only():
     turned = again.places[WINDOW:] + again.places[:WINDOW]
     assert batch.places == turned
     for field in dataclasses.fields(Batch):
-        if field.name in ("places", "told"):
+        if field.name in ("places", "told", "own"):
             continue
         rows = getattr(batch, field.name), getattr(again, field.name)
         half = len(rows[0]) // 2
@@ -294,6 +294,15 @@ def test_stage_1_takes_mostly_neutral_portraits():
     shares = [np.mean([choice.kind == kind for choice in choices]) for kind in range(3)]
     np.testing.assert_allclose(shares, [0.75, 0.125, 0.125], atol=0.012)
     assert np.mean([choice.masked for choice in choices]) == pytest.approx(0.1, abs=0.01)
+
+
+def test_the_other_portraits_may_mostly_show_another_emotion():
+    rng = np.random.default_rng(0)
+    settings = DiffusionStage(other_reference=0.7, same_reference=0.2)
+    kinds = np.array([choose_reference(settings, rng).kind for _ in range(20000)])
+    np.testing.assert_allclose([(kinds == kind).mean() for kind in range(3)], [0.3, 0.14, 0.56], atol=0.012)
+    with pytest.raises(ValueError, match="same_reference must lie between 0 and 1"):
+        DiffusionStage(same_reference=1.5)
 
 
 def test_clips_are_sorted_by_the_experts_they_need():
