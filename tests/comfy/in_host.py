@@ -324,8 +324,8 @@ def _own(classes: dict[str, Any], model: Any, sample: Any, conditions: Any) -> d
         refused = str(error)
     return {
         "uncalled": bool(torch.equal(plain, sample(model, steps=1, pair=calm))),
-        "called": float((shown - plain).abs().max()),
-        "at half strength": float((sample(half, steps=1, pair=asked) - plain).abs().max()),
+        "called": float((shown - plain).abs().mean()),
+        "at half strength": float((sample(half, steps=1, pair=asked) - plain).abs().mean()),
         "guided": bool(torch.isfinite(sample(smirk, steps=2, cfg=1.5, pair=asked)).all()),
         "counted": len(smirk.get_additional_models()) if hasattr(smirk, "get_additional_models") else -1,
         "not loaded": refused,
