@@ -12,7 +12,6 @@ Raises ``CheckpointError`` for a folder that does not hold a HuBERT model.
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from ..emotion.vocabulary import quote
 from ..errors import CheckpointError
+from ..weights.hub_folder import load_folder, read_settings
 from .emotion_features import FRAME_SAMPLES
 
 CONTEXT_FRAMES = 100
@@ -82,38 +82,12 @@ def load_hubert(folder: str | Path) -> HubertFeatures:
         raise CheckpointError(
             f"{quote(folder, 120)} holds no HuBERT model (no config.json); give a folder downloaded from the hub"
         )
-    settings = _json(folder / "config.json")
+    settings = read_settings(folder / "config.json")
     if settings.get("model_type") != "hubert":
         kind = quote(settings.get("model_type", "unknown"))
         raise CheckpointError(f"{quote(folder, 120)} holds a model of type {kind}, hubert is needed")
-    from transformers import HubertModel
-
-    try:
-        found: Any = HubertModel.from_pretrained(
-            str(folder), local_files_only=True, trust_remote_code=False, output_loading_info=True
-        )
-        model, report = found
-    except Exception as error:  # transformers and its readers raise many kinds; all mean the same to the user
-        raise CheckpointError(f"{quote(folder, 120)} cannot be loaded as HuBERT: {quote(error, 160)}") from error
-    missing = sorted(report["missing_keys"])
-    unknown = sorted(key for key in report["unexpected_keys"] if not key.startswith(CLASSIFIER))
-    for keys, what in ((missing, "lacks"), (unknown, "has the unknown")):
-        if keys:
-            raise CheckpointError(f"{quote(folder, 120)} {what} weight {quote(keys[0], 80)} ({len(keys)} in all)")
-    mismatched = report.get("mismatched_keys") or ()
-    if mismatched:
-        raise CheckpointError(f"{quote(folder, 120)}: {len(mismatched)} weights have other shapes than its config.json")
+    model = load_folder("HubertModel", folder, "HuBERT", CLASSIFIER)
     prepared = folder / "preprocessor_config.json"
-    normalise = bool(_json(prepared).get("do_normalize", True)) if prepared.is_file() else True
+    normalise = bool(read_settings(prepared).get("do_normalize", True)) if prepared.is_file() else True
     logging.getLogger(__name__).info("emotion features from %s", folder)
-    return HubertFeatures(model.float(), normalise=normalise)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{quote(path, 120)} is not JSON: {quote(error, 80)}") from error
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{quote(path, 120)} is not a table of settings")
-    return found
+    return HubertFeatures(model, normalise=normalise)

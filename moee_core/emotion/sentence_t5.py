@@ -19,7 +19,6 @@ of more tokens than the encoder was made for.
 
 from __future__ import annotations
 
-import json
 import logging
 import pickle
 from collections.abc import Sequence
@@ -31,6 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import CheckpointError, EmotionError
+from ..weights.hub_folder import load_folder, read_settings
 from .vocabulary import quote
 
 MAX_TOKENS = 256
@@ -92,7 +92,7 @@ def load_sentence_t5(folder: str | Path) -> SentenceT5:
         kind = quote(settings.get("model_type", "unknown"))
         raise CheckpointError(f"{quote(folder, 120)} holds a model of type {kind}, t5 is needed: {HUB}")
     _check_pooling(folder)
-    model = _encoder(folder)
+    model = load_folder("T5EncoderModel", folder, "T5's encoder", ("decoder.", "lm_head."), HUB)
     dense_KD = _dense(folder / "2_Dense", int(model.config.d_model))
     tokenizer = _tokenizer(folder, model.config)
     limits = folder / "sentence_bert_config.json"
@@ -101,31 +101,6 @@ def load_sentence_t5(folder: str | Path) -> SentenceT5:
         raise CheckpointError(f"{quote(limits, 120)}: max_seq_length is {quote(most)}, a number above 0 is needed")
     logging.getLogger(__name__).info("texts are embedded by %s", folder)
     return SentenceT5(model, tokenizer, dense_KD, most)
-
-
-def _encoder(folder: Path) -> Any:
-    try:
-        from transformers import T5EncoderModel
-    except ImportError as error:
-        raise CheckpointError("sentence-T5 needs the Python package transformers: pip install transformers") from error
-    try:
-        found: Any = T5EncoderModel.from_pretrained(
-            str(folder), local_files_only=True, trust_remote_code=False, output_loading_info=True
-        )
-        model, report = found
-    except Exception as error:  # transformers and its readers raise many kinds; all mean the same to the user
-        raise CheckpointError(f"{quote(folder, 120)} cannot be loaded as T5's encoder: {quote(error, 160)}") from error
-    missing = sorted(report["missing_keys"])
-    unknown = sorted(key for key in report["unexpected_keys"] if not key.startswith(("decoder.", "lm_head.")))
-    for keys, what in ((missing, "lacks"), (unknown, "has the unknown")):
-        if keys:
-            raise CheckpointError(
-                f"{quote(folder, 120)} {what} weight {quote(keys[0], 80)} ({len(keys)} in all); {HUB}"
-            )
-    mismatched = report.get("mismatched_keys") or ()
-    if mismatched:
-        raise CheckpointError(f"{quote(folder, 120)}: {len(mismatched)} weights have other shapes than its config.json")
-    return model.float()
 
 
 def _check_pooling(folder: Path) -> None:
@@ -213,10 +188,4 @@ def _tokenizer(folder: Path, config: Any) -> Any:
 def _json(path: Path, without: str) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{quote(path.parent, 120)} holds {without} (no {path.name}); {HUB}")
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{quote(path, 120)} is not JSON: {quote(error, 80)}") from error
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{quote(path, 120)} is not a table of settings")
-    return found
+    return read_settings(path)
