@@ -114,6 +114,8 @@ def run(config: OwnTrain) -> Path:
             f"data.image_size is {config.data.image_size}, and the model draws {system.config.image_size}; make them "
             "the same"
         )
+    base = state_hash(system.denoiser.state_dict())
+    claim_base(folder, base)
     clips = prepare_latents(cache, system.autoencoder, system.speech_encoder)
     system.to(config.device).requires_grad_(False)
     expert = fresh(system, config.tokens, build).to(config.device)
@@ -131,9 +133,21 @@ def run(config: OwnTrain) -> Path:
     if preview.exists():
         about["preview"] = preview_text(preview)
     state = {key: value.cpu() for key, value in expert.portable().items()}
-    save_expert(path, name, state_hash(system.denoiser.state_dict()), state, about)
+    save_expert(path, name, base, state, about)
     load_expert(path)  # what was written can be read
     return path
+
+
+def claim_base(folder: Path, base: str) -> None:
+    """A run belongs to one model: continued over another one it would end in a file that fits neither."""
+    path = folder / "base"
+    if not path.exists():
+        path.write_text(base + "\n", encoding="utf-8")
+    elif path.read_text(encoding="utf-8").strip() != base:
+        raise ConfigError(
+            f"{folder} began with another model (base {path.read_text(encoding='utf-8').strip()}, this one is {base}); "
+            "set start_from back, change `name`, or delete the folder"
+        )
 
 
 def fresh(system: MoEESystem, tokens: int, build: Build) -> OwnExpert:

@@ -15,7 +15,7 @@ from moee_core.experts.mixture import MixtureOfEmotionExperts, Routing
 from moee_core.experts.own import from_file
 from moee_core.ops import DEFAULT_BUILD
 from moee_core.systems.moee import MoEESystem
-from moee_core.weights.checkpoint import load_system, state_hash
+from moee_core.weights.checkpoint import load_system, save_system, state_hash
 from training import own_expert
 from training.ablation_gates import ARMS, table
 from training.cli import main
@@ -73,6 +73,20 @@ def test_a_finished_run_is_left_alone_and_another_one_does_not_take_its_folder(t
     other = dataclasses.replace(config, data=dataclasses.replace(config.data, shown="R12:0.9"))
     with pytest.raises(ConfigError, match="holds a run with other settings"):
         own_expert.run(other)
+
+
+def test_a_run_is_not_continued_over_another_model(trained, tmp_path: Path):
+    config, path = trained
+    kept = tmp_path / "smirk.safetensors"
+    path.rename(kept)  # as if it had been stopped before its end
+    other = tmp_path / "other.safetensors"
+    system, _ = load_system(own_expert.EMBEDDED)
+    with torch.no_grad():
+        next(system.denoiser.parameters()).add_(1.0)
+    save_system(other, system)
+    with pytest.raises(ConfigError, match="began with another model"):
+        own_expert.run(dataclasses.replace(config, start_from=str(other)))
+    kept.rename(path)
 
 
 @pytest.mark.parametrize(
