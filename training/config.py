@@ -210,19 +210,22 @@ class SourcesStage(StageConfig):
     """How other sources come to say what labels say: the encoders of action units, text and voice learn to give the
     latents that the label encoder gives for the same emotion, everything else frozen. Off unless ``iterations``.
 
-    ``contrast``: weight of the symmetric InfoNCE between sources of the same emotion, at temperature 0.07 (MoEE states
-    no alignment; off). ``ear`` names an EmoTalker checkpoint whose listener is taken over, "" the one that ships;
-    ``voice_noise``: standard deviation of the manner that is added to its normalised statistics, for voices it has
-    never heard. ``takes`` limits how many recordings it hears; 0 is all. ``text_encoder`` names the folder of the
-    sentence-T5 that a model with text = "sentence-t5" reads by; it learns from ``texts`` sentences of the grammar,
-    which are embedded once. Weights do not decay, because the modality embeddings of sources and labels are one table,
-    and labels must stay as they are.
+    ``contrast``: weight of the symmetric InfoNCE between sources of the same emotion, at temperature 0.07 (MoEE
+    states no alignment; off). ``readable``: weight of what cannot be read in the latents about the action units of
+    a face, by units and by text, which then also learn to say the same of it (0: emotions alone). ``ear`` names an
+    EmoTalker checkpoint whose listener is taken over, "" the one that ships; ``voice_noise``: standard deviation of
+    the manner that is added to its normalised statistics, for voices it has never heard. ``takes`` limits how many
+    recordings it hears; 0 is all. ``text_encoder`` names the folder of the sentence-T5 that a model with text =
+    "sentence-t5" reads by; it learns from ``texts`` sentences of the grammar, which are embedded once. Weights do
+    not decay, because the modality embeddings of sources and labels are one table, and labels must stay as they
+    are.
     """
 
     iterations: int = 0
     batch_size: int = 128
     weight_decay: float = 0.0
     contrast: float = 0.0
+    readable: float = 0.0
     ear: str = ""
     voice_noise: float = 0.6
     takes: int = 0
@@ -233,8 +236,9 @@ class SourcesStage(StageConfig):
         super().__post_init__()
         if self.texts < 1:
             raise ValueError(f"texts must be at least 1, got {self.texts}")
-        if self.contrast < 0:
-            raise ValueError(f"contrast must be 0 or more, got {self.contrast}")
+        for name in ("contrast", "readable"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
         if self.weight_decay:
             raise ValueError(f"weight_decay must be 0 here, or labels would change; got {self.weight_decay}")
 

@@ -17,12 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops import Build
-from .mel import HOP, MELS, SAMPLE_RATE, level_gain, log_mel
+from .mel import HOP, MELS, SAMPLE_RATE, level_gain, log_mel, stretched
 
 MEL_PER_FRAME = 4
 """Mel frames (100 a second) per video frame at 25 frames a second."""
 
 VISEME_AXES = 4
+THROATS = (0.88, 0.94, 1.0, 1.06, 1.12, 1.18)
+"""Stretches of the mel axis in which a recording is listened to: as if shorter and longer throats had said it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,13 @@ class SpeechEncoder(nn.Module):
             states.append(h)
         return torch.stack(states, dim=1).permute(0, 3, 1, 2)
 
+    def hear(self, mel_BTK: Tensor) -> Tensor:
+        """``forward``, averaged over ``THROATS``: what all of them agree on is the sound and not the speaker."""
+        total = self(stretched(mel_BTK, THROATS[0]))
+        for factor in THROATS[1:]:
+            total = total + self(stretched(mel_BTK, factor))
+        return total / len(THROATS)
+
     def visemes(self, features_BTLD: Tensor) -> Tensor:
         """(B, T, L, D) -> (B, T, 4): open, width, teeth, press."""
         return self.viseme_head(features_BTLD.flatten(-2))
@@ -81,7 +90,7 @@ def encode_speech(
         stop = min(num_frames, start + chunk_frames)
         # silence around the recording: the convolutions' own zero padding would be a loud sound in log-mel
         mel = mel_between(samples, gain, start - context, stop + context)
-        pieces.append(encoder(mel[None].to(device))[0, context : context + stop - start])
+        pieces.append(encoder.hear(mel[None].to(device))[0, context : context + stop - start])
     return AudioFeatures(features_TLD=torch.cat(pieces), fps=fps)
 
 

@@ -19,6 +19,8 @@ FFT = 512
 MELS = 40
 FLOOR = 1e-5
 BLOCK = 4096
+STRETCH_ORIGIN = 8.0
+"""Bands below the first at which a stretched mel axis stands still: there the mel scale is nearly linear in hertz."""
 
 
 @lru_cache(maxsize=2)
@@ -68,3 +70,14 @@ def level_gain(samples: Tensor, target: float = 0.1, quiet: float = 0.003) -> fl
 def normalise_level(samples: Tensor, target: float = 0.1, quiet: float = 0.003) -> Tensor:
     """The recording times its ``level_gain``."""
     return samples * level_gain(samples, target, quiet)
+
+
+def stretched(mel_TK: Tensor, factor: float) -> Tensor:
+    """Log-mel (..., T, MELS) as a throat shorter by ``factor`` would have given it: the mel axis stretched, linearly
+    between its bands. A factor of 1 changes nothing."""
+    bands = torch.arange(MELS, dtype=torch.float64)
+    source = ((bands + STRETCH_ORIGIN) * factor - STRETCH_ORIGIN).clamp(0, MELS - 1)
+    low = source.long().clamp_max(MELS - 2)
+    part = (source - low).to(mel_TK)
+    low = low.to(mel_TK.device)
+    return mel_TK[..., low] * (1 - part) + mel_TK[..., low + 1] * part

@@ -54,7 +54,7 @@ def heard_mouth(ear: SpeechEncoder, samples_S: np.ndarray, frames: int) -> np.nd
     for start in range(0, frames, CHUNK_FRAMES):
         stop = min(frames, start + CHUNK_FRAMES)
         mel = mel_between(samples, gain, start - context, stop + context)
-        guess = ear.visemes(ear(mel[None].to(device)))[0, context : context + stop - start]
+        guess = ear.visemes(ear.hear(mel[None].to(device)))[0, context : context + stop - start]
         parts.append(shaped(guess.float().cpu().numpy()))
     return np.concatenate(parts)
 

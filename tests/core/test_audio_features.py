@@ -9,8 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from moee_core.audio.encoder import MEL_PER_FRAME, AudioFeatures, SpeechEncoder, encode_speech, mel_between
-from moee_core.audio.mel import FFT, HOP, MELS, SAMPLE_RATE, WINDOW, log_mel, mel_filters, normalise_level
+from moee_core.audio.encoder import (
+    MEL_PER_FRAME,
+    THROATS,
+    AudioFeatures,
+    SpeechEncoder,
+    encode_speech,
+    mel_between,
+)
+from moee_core.audio.mel import FFT, HOP, MELS, SAMPLE_RATE, WINDOW, log_mel, mel_filters, normalise_level, stretched
 from moee_core.audio.projector import AudioProjector, window_indices
 from moee_core.ops import Build
 
@@ -87,6 +94,18 @@ def test_silence_is_left_alone(wave: Tensor):
     assert torch.equal(normalise_level(wave), wave)
 
 
+@pytest.mark.parametrize("factor", [0.88, 1.0, 1.06, 1.18])
+def test_a_shorter_throat_moves_a_sound_down_its_bands(factor: float):
+    """What a band of the stretched mel shows was at (band + 8) factor - 8; between bands it is interpolated."""
+    mel = torch.randn(2, 7, MELS)
+    found = stretched(mel, factor).numpy()
+    source = np.clip((np.arange(MELS) + 8) * factor - 8, 0, MELS - 1)
+    for index in np.ndindex(2, 7):
+        np.testing.assert_allclose(found[index], np.interp(source, np.arange(MELS), mel[index].numpy()), atol=1e-5)
+    if factor == 1.0:
+        assert torch.equal(stretched(mel, factor), mel)
+
+
 # ---- the speech encoder ---------------------------------------------------------------------------------------------
 
 
@@ -109,11 +128,19 @@ def test_features_are_those_of_a_recording_with_silence_around_it():
     network, wave, around = encoder(), normalise_level(speech_like(1.0)), 20
     silence = torch.zeros(around * MEL_PER_FRAME * HOP)
     with torch.no_grad():
-        expected = network(mel_between(torch.cat([silence, wave, silence]), 1.0, 0, 25 + 2 * around)[None])[
-            0, around:-around
-        ]
+        expected = network.hear(mel_between(torch.cat([silence, wave, silence]), 1.0, 0, 25 + 2 * around)[None])
     found = encode_speech(network, wave, 25, chunk_frames=6).features_TLD
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(found, expected[0, around:-around], rtol=0, atol=1e-5)
+
+
+def test_a_recording_is_heard_in_several_throats():
+    """The mean of what the convolutions make of it in each; one of them is its own."""
+    network, mel = encoder(), mel_between(speech_like(1.0), 1.0, 0, 25)[None]
+    with torch.no_grad():
+        each = [network(stretched(mel, factor)) for factor in THROATS]
+        torch.testing.assert_close(network.hear(mel), torch.stack(each).mean(dim=0), rtol=0, atol=1e-5)
+        assert torch.equal(each[THROATS.index(1.0)], network(mel))
+        assert float((network.hear(mel) - network(mel)).abs().mean()) > 1e-4
 
 
 def test_a_silent_recording_is_the_same_in_every_frame():

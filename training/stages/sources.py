@@ -4,6 +4,8 @@ Shapes (legend for this file): N rows, M query tokens, D emotion width
 
 Loss: mean square distance between the latents of a source and those that the label encoder gives for the same emotion;
 with ``contrast``, symmetric InfoNCE between the sources' mean latents of a batch's rows as well (temperature 0.07).
+Labels span few directions, and encoders that learn from them alone tell most action units apart by nothing: with
+``readable``, latents of faces that show any units must tell which, and text must say of such a face what units say.
 The label encoder, the learnable embeddings and their attention stay as they are, and with them all that the denoiser
 understands. Where text is read by a frozen sentence-T5, batches are drawn from sentences that the grammar wrote about
 random emotions, and each says what the lexicon reads in it. Every random choice is a function of (seed, sample, step).
@@ -28,7 +30,7 @@ from moee_core.emotion.instructions import instruction
 from moee_core.emotion.sentence_t5 import load_sentence_t5
 from moee_core.emotion.stand_ins import mood_of
 from moee_core.emotion.vocabulary import LABELS
-from moee_core.motion.expression import detector_units, expression
+from moee_core.motion.expression import MAX_UNIT, detector_units, expression
 from moee_core.systems.moee import MoEESystem
 from moee_core.weights.emo_talker import EMBEDDED, load_emo_talker
 from training import parallel
@@ -41,6 +43,10 @@ log = logging.getLogger(__name__)
 
 TEMPERATURE = 0.07
 KINDS = {"neutral": 0.1, "single": 0.45, "compound": 0.2, "blend": 0.15, "contempt": 0.1}
+FACES = 256
+"""Faces with units in a batch; a reading is fitted on one half of them and asked about the other."""
+RIDGE = 10.0
+"""What a fitted reading costs: latents that move by less than sqrt(RIDGE / number of faces) a unit tell nothing."""
 MANNERS = 3
 """Times that every training voice is heard, each time in another manner."""
 TRAINED = ("encoders.action_units.", "encoders.text.", "encoders.audio.", ".modality.", "text_encoder.")
@@ -77,6 +83,9 @@ def make_stage(config: TrainConfig, system: MoEESystem) -> Stage:
         distances = {name: (latents - wanted).square().mean() for name, latents in found.items()}
         if settings.contrast and found:
             distances["contrast"] = settings.contrast * contrast([*found.values(), wanted])
+        if settings.readable and found:
+            faces = random_faces(np.random.default_rng([config.seed, 13, step, rows[0]]), FACES)
+            distances |= _telling(system, faces, settings.readable, config)
         if voices is not None:
             moods, said = voices
             drawn = rng.integers(0, len(moods), len(rows))
@@ -89,6 +98,48 @@ def make_stage(config: TrainConfig, system: MoEESystem) -> Stage:
 
     named = [(name, p) for name, p in system.named_parameters() if any(part in f".{name}" for part in TRAINED)]
     return Stage(name="sources", module=system, trainable=named, loss=loss, settings=settings)
+
+
+def random_faces(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Emotion vectors (count, 8) and units beside them (count, 20); half of the faces show no emotion."""
+    from training.face_world.performance import random_units
+
+    vectors = random_emotions(rng, count)
+    vectors[rng.random(count) < 0.5] = np.eye(len(LABELS), dtype=np.float32)[0]
+    return vectors, np.stack([random_units(rng) for _ in range(count)])
+
+
+def _telling(
+    system: MoEESystem, faces: tuple[np.ndarray, np.ndarray], readable: float, config: TrainConfig
+) -> dict[str, Tensor]:
+    """Weighted shares of the units that cannot be read in the latents of each source, and the distance between what
+    text and units say of the same face."""
+    vectors, beside = faces
+    shown = _there(np.clip(beside + expression(vectors), 0, MAX_UNIT), config)
+    said: dict[str, Tensor] = {}
+    if "action_units" in system.emotion_to_latents.encoders:
+        units = _there(detector_units(shown.cpu().numpy()), config)
+        said["action_units"] = system.emotion_to_latents({"action_units": units})
+    if system.text_encoder is not None:
+        features = _there(np.concatenate([vectors, detector_units(beside)], axis=1), config)
+        said["text"] = system.emotion_to_latents({"text": system.text_encoder(features)})
+    out = {f"{name} unread": readable * unread(latents, shown) for name, latents in said.items()}
+    if len(said) == 2:
+        out["text and units"] = (said["text"] - said["action_units"]).square().mean()
+    return out
+
+
+def unread(latents_NMD: Tensor, units_NU: Tensor) -> Tensor:
+    """Share of the variance of the units (N, 20) in the second half of the rows that a linear reading of the latents,
+    fitted on the first half, misses: 1 - R^2 of ridge regression, in its dual form."""
+    x, half = latents_NMD.flatten(1), len(latents_NMD) // 2
+    x = x - x[:half].mean(dim=0)
+    mean = units_NU[:half].mean(dim=0)
+    kernel = x @ x[:half].T
+    ridge = RIDGE * torch.eye(half, device=x.device)
+    weights = torch.linalg.solve(kernel[:half] + ridge, units_NU[:half] - mean)
+    missed = units_NU[half:] - mean - kernel[half:] @ weights
+    return missed.square().mean() / units_NU[half:].var(dim=0, unbiased=False).mean().clamp_min(1e-8)
 
 
 def _there(values: np.ndarray, config: TrainConfig) -> Tensor:
