@@ -137,14 +137,16 @@ def _emotalker_maker(options: argparse.Namespace) -> tuple[Generate, dict[str, A
     return make, noted | dataclasses.asdict(settings)
 
 
+def refuse_emotion(options: argparse.Namespace, why: str, instead: str) -> None:
+    """Raises ``ValueError`` for an emotion beside what has its own: it would do nothing."""
+    for name in NAMES:
+        if getattr(options, name) not in (None, "neutral"):
+            raise ValueError(f"{why}; leave --{name.replace('_', '-')} out, or {instead}")
+
+
 def _made(options: argparse.Namespace, waveform: Waveform) -> Motion:
     if options.generator == "emotalker":
-        for name in NAMES:
-            if getattr(options, name) not in (None, "neutral"):
-                said = f"--{name.replace('_', '-')}"
-                raise ValueError(
-                    f"--generator emotalker hears the emotion in the voice; leave {said} out, or use process"
-                )
+        refuse_emotion(options, "--generator emotalker hears the emotion in the voice", "use process")
     emotion = emotion_of(options)
     return motion_maker(options)[0](waveform, emotion)
 
@@ -159,6 +161,9 @@ def _motion(options: argparse.Namespace) -> int:
         raise ValueError("give one of --audio, to make a motion, --video, to follow a face, and --read, to read one")
     if options.calm_at is not None and not options.video:
         raise ValueError("--calm-at belongs to --video; add that, or leave it out")
+    if not options.audio:
+        given = "--read" if options.read else "--video"
+        refuse_emotion(options, f"the motion of {given} has its own expression", "make one from --audio")
     for path, kind, suffixes in ((options.output, "motion", SUFFIXES), (options.plot, "picture", PICTURE_SUFFIXES)):
         if path:
             writable_target(path, kind, suffixes)  # now, not when everything is done
@@ -205,6 +210,8 @@ def animate_instant(options: argparse.Namespace, progress: Callable[[int, int], 
     from .video.frames import PICTURE_SUFFIXES, contact_sheet, num_frames, writable_target, write_image
 
     began = time.monotonic()
+    if options.motion:
+        refuse_emotion(options, "the motion of --motion has its own expression", "leave --motion out")
     if options.contact_sheet:
         writable_target(options.contact_sheet, "picture", PICTURE_SUFFIXES)
     if options.save_motion:

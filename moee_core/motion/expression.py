@@ -50,9 +50,9 @@ NOT_ON_FACES = tuple(unit.code for unit in ACTION_UNITS if unit.code.lstrip("LR"
 
 
 def face_units(units_F41: np.ndarray) -> np.ndarray:
-    """(F, 41) of a detector -> (F, 20) of a face. Of 12 and 14 each side is its own where either is given; a brow,
-    cheek or lip raised on one side is raised as a whole, because a face here cannot do it on one; units that no face
-    here has are lost (``NOT_ON_FACES``)."""
+    """(F, 41) of a detector -> (F, 20) of a face. Of 12 and 14 each side is its own, and never weaker than the whole;
+    a brow, cheek or lip raised on one side is raised as a whole, because a face here cannot do it on one; units that
+    no face here has are lost (``NOT_ON_FACES``)."""
     given = np.asarray(units_F41, np.float32)
     out = np.zeros((len(given), len(UNITS)), np.float32)
     for column, unit in enumerate(UNITS):
@@ -66,7 +66,7 @@ def face_units(units_F41: np.ndarray) -> np.ndarray:
             out[:, column] = np.maximum(whole, np.maximum(left, right))
         else:
             own = left if unit.endswith("L") else right
-            out[:, column] = np.where(np.maximum(left, right) > 0, own, whole)
+            out[:, column] = np.maximum(own, whole)
     return out
 
 

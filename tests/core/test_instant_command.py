@@ -184,6 +184,21 @@ def test_options_of_a_generator_need_it(given: list[str], words: str, folder: Pa
     assert error.count("\n") == 1
 
 
+def test_an_emotion_beside_a_ready_motion_is_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """It would do nothing: a motion that is read or followed has its own expression."""
+    save_motion(tmp_path / "nod.npz", still(4, 25.0, pitch=0.2))
+    ready = {"--read": tmp_path / "nod.npz", "--video": folder / "nowhere.mp4"}
+    for option, path in ready.items():
+        assert main(["motion", option, str(path), "--emotion-text", "sad"]) == 2
+        assert f"the motion of {option} has its own expression; leave --emotion-text out" in capsys.readouterr().err
+    assert main(animate(folder, tmp_path, "--motion", str(tmp_path / "nod.npz"), "--emotion", "happy")) == 2
+    assert "the motion of --motion has its own expression; leave --emotion out" in capsys.readouterr().err
+    assert not (tmp_path / "out.mp4").exists()
+    assert main(["motion", "--read", str(tmp_path / "nod.npz"), "--emotion", "neutral"]) == 0
+
+
 def test_a_motion_is_made_read_edited_combined_and_plotted(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -55,6 +55,7 @@ def test_smiles_and_dimples_have_sides():
     assert on_face(L12=0.5) == {"12L": 0.5}
     assert on_face(R14=0.5) == {"14R": 0.5}
     assert on_face(U12=0.2, L12=0.5, R12=0.2) == {"12L": 0.5, "12R": 0.2}
+    assert on_face(U12=0.5, L12=0.8) == {"12L": 0.8, "12R": 0.5}, "one side more than the whole"
 
 
 def test_a_brow_raised_on_one_side_is_raised_as_a_whole():
