@@ -276,6 +276,18 @@ def test_degrees_scale_monotonically(ladder: str, word: str, noun: str):
     assert rungs[0] < 0.5 < 0.99 < rungs[-1] <= MAX_INTENSITY
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"), [("slightly sad", 0.44), ("sad", 1.0), ("not very sad", 0.2), ("barely sad", 0.15)]
+)
+def test_a_faint_feeling_is_shown_where_it_can_be_seen_and_numbers_are_meant_as_they_are(text: str, shown: float):
+    """What is hardly there stays so; 35 percent are 35 percent."""
+    assert intensity(text) == pytest.approx(shown)
+    assert intensity("35% sad") == pytest.approx(0.35)
+    assert dict(understand("slightly sad and slightly surprised").condition.weights) == pytest.approx(
+        {"sad": 0.22, "surprised": 0.22}
+    ), "a blend keeps its shares"
+
+
 @pytest.mark.parametrize("ladder", [LADDERS[0], LADDERS[3]])
 def test_degrees_scale_units_as_well(ladder: str):
     rungs = [units(rung.format("raised eyebrows"))["1"] for rung in ladder.split("|")]
@@ -512,7 +524,7 @@ def test_odd_characters_are_no_error(text: str):
 
 def test_the_explanation_is_one_line_about_everything():
     line = understand("slightly happy, not sad, raised eyebrows, a tractor").explain()
-    assert all(part in line for part in ("happy 0.35", "1 (0.80)", "denied: sad", "not understood: tractor"))
+    assert all(part in line for part in ("happy 0.44", "1 (0.80)", "denied: sad", "not understood: tractor"))
     assert understand("deadpan").explain() == "neutral"
 
 

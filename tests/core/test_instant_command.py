@@ -184,9 +184,7 @@ def test_options_of_a_generator_need_it(given: list[str], words: str, folder: Pa
     assert error.count("\n") == 1
 
 
-def test_an_emotion_beside_a_ready_motion_is_refused(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_an_emotion_beside_a_ready_motion_is_refused(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """It would do nothing: a motion that is read or followed has its own expression."""
     save_motion(tmp_path / "nod.npz", still(4, 25.0, pitch=0.2))
     ready = {"--read": tmp_path / "nod.npz", "--video": folder / "nowhere.mp4"}
