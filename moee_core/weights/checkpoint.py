@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from ..emotion.vocabulary import quote
 from ..errors import CheckpointError
-from ..networks.config import SystemConfig
+from ..networks.config import LATER, SystemConfig
 from ..ops import DEFAULT_BUILD, Build
 from ..systems.moee import MoEESystem
 
@@ -200,7 +200,7 @@ def write_checkpoint(
     header = {
         "architecture": architecture,
         "format": format_,
-        "config": json.dumps(dataclasses.asdict(config)),
+        "config": json.dumps(config_to_dict(config)),
         "licence": "Apache-2.0",
         **(metadata or {}),
     }
@@ -222,6 +222,18 @@ def state_hash(state: dict[str, Tensor]) -> str:
         digest.update(key.encode())
         digest.update(state[key].detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def config_to_dict(config: Any) -> dict[str, Any]:
+    """Nested frozen dataclasses as JSON holds them; settings marked ``LATER`` only where they are not at their
+    default."""
+    values: dict[str, Any] = {}
+    for one in dataclasses.fields(config):
+        value = getattr(config, one.name)
+        if one.metadata.get(LATER) and value == one.default:
+            continue
+        values[one.name] = config_to_dict(value) if dataclasses.is_dataclass(value) else value
+    return values
 
 
 def config_from_dict(kind: Any, values: dict[str, Any]) -> Any:
