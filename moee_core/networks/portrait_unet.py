@@ -225,6 +225,8 @@ class PortraitUNet(nn.Module):
             for expert, strength in emotion.own:
                 tokens = expert(site.number, tokens, strength, options)
         x = tokens.transpose(1, 2).reshape(n, c, height, width)
+        if read.regions is not None:
+            x = x.contiguous()  # a silent expert must not choose, by the layout it leaves behind, which kernels follow
         motion = None if reference.motion is None else reference.motion[site.number]
         return site.motion(x, motion, frames, options)
 

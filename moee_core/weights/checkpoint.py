@@ -192,11 +192,24 @@ def write_checkpoint(
     dtype: torch.dtype,
 ) -> None:
     """The weights of any architecture with what its loader reads: ``config`` is a dataclass. Atomic."""
+    write_state(path, architecture, format_, module.state_dict(), config, metadata, dtype)
+
+
+def write_state(
+    path: str | Path,
+    architecture: str,
+    format_: str,
+    state: dict[str, Tensor],
+    config: Any,
+    metadata: dict[str, str] | None,
+    dtype: torch.dtype,
+) -> None:
+    """As ``write_checkpoint``, of weights that are in no network."""
     from safetensors.torch import save_file
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    state = {key: value.detach().to("cpu", dtype).contiguous() for key, value in module.state_dict().items()}
+    stored = {key: value.detach().to("cpu", dtype).contiguous() for key, value in state.items()}
     header = {
         "architecture": architecture,
         "format": format_,
@@ -208,7 +221,7 @@ def write_checkpoint(
     try:
         temporary.touch()
         mode = temporary.stat().st_mode  # what the user's umask gives; some safetensors releases make it private
-        save_file(state, str(temporary), metadata=header)
+        save_file(stored, str(temporary), metadata=header)
         os.chmod(temporary, mode)
         os.replace(temporary, path)
     finally:
