@@ -57,11 +57,15 @@ MakeNoise = Callable[[int, tuple[int, int, int, int]], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class HalloSampling:
-    """How a clip is sampled; the defaults are the authors'. ``guidance`` 1 is off and takes half the time."""
+    """How a clip is sampled; steps and guidance are the authors'. ``guidance`` 1 is off and takes half the time.
+
+    ``half_reference`` rounds the reference features to half precision; None does where ``hallo_exact`` is set.
+    """
 
     num_inference_steps: int = 40
     guidance: float = 3.5
     hallo_exact: bool = False
+    half_reference: bool | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_inference_steps <= 1000:
@@ -167,7 +171,7 @@ class HalloSystem(nn.Module):
         frames = len(audio_FSA)
         crossed = sampling.hallo_exact and sampling.guidance != 1.0  # with one branch there is nothing to mix up
         known, unknown = self.references(portrait, motion_kZhw, frames, crossed=crossed)
-        if sampling.hallo_exact:
+        if sampling.hallo_exact if sampling.half_reference is None else sampling.half_reference:
             known, unknown = known.rounded(), unknown.rounded()
         regions = portrait.regions.frames(frames)
         located = portrait.located_1Dhw.expand(frames, -1, -1, -1)
