@@ -1,0 +1,386 @@
+"""Names and shapes of published weights at full size, and what the loaders accept and refuse."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from moee_core.errors import CheckpointError
+from moee_core.networks.config import PortraitUNetConfig, SystemConfig
+from moee_core.networks.masked_audio import SpeechRegions
+from moee_core.systems.hallo import HalloSystem
+from moee_core.weights.checkpoint import config_from_dict, config_to_dict, read_header
+from moee_core.weights.detect import KINDS, OURS, detect, missing
+from moee_core.weights.hallo import (
+    HALLO,
+    PARTS,
+    base_shapes,
+    convert_hallo,
+    load_hallo,
+    load_hallo_base,
+    position_tables,
+    read_autoencoder,
+    read_net,
+)
+from moee_core.weights.key_map import AUTOENCODER, AUTOENCODER_BEFORE_2023, BACKBONE, KeyMap, Rows, single_file
+from moee_core.weights.stable_diffusion import read_motion, read_unet, start_base
+
+from ..fixtures.hallo_parity import TINY, autoencoder_state, manifest, net_state, write_hallo
+from ..fixtures.tiny import TINY as MOEE
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+# ---- full size, without a byte of memory ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def full_size() -> Shapes:
+    return base_shapes(HALLO)[0]
+
+
+def count(shapes: Shapes) -> int:
+    return sum(torch.Size(shape).numel() for shape in shapes.values())
+
+
+def named(shapes: Shapes, part: str, rows: Rows, keep: Callable[[str], bool] = lambda key: True) -> Shapes:
+    inside = {key.removeprefix(f"{part}."): shape for key, shape in shapes.items() if key.startswith(f"{part}.")}
+    return {KeyMap(rows=rows).theirs(key): shape for key, shape in inside.items() if keep(key)}
+
+
+def test_every_tensor_of_the_published_file_has_its_place(full_size: Shapes):
+    expected: Shapes = {}
+    for ours, shape in full_size.items():
+        part, inside = ours.split(".", 1)
+        if part in PARTS:
+            expected[PARTS[part].theirs(inside)] = shape
+    tables = position_tables(expected)
+    assert expected | tables == manifest("net")
+    assert len(manifest("net")) == 2656
+    assert count(tables) == 1_208_320
+    assert count(expected | tables) == 2_424_802_964
+
+
+def test_half_of_the_audio_modules_are_half_as_wide_inside(full_size: Shapes):
+    """Their inner width is what enters the block: an accident that the published weights are made of."""
+    end = ".audio.proj_in.weight"
+    inner = {key.removesuffix(end): shape[:2] for key, shape in full_size.items() if key.endswith(end)}
+    start = "denoiser.backbone."
+    assert inner[f"{start}down_blocks.1.sites.0"] == (320, 640)
+    assert inner[f"{start}down_blocks.1.sites.1"] == (640, 640)
+    assert inner[f"{start}up_blocks.1.sites.2"] == (640, 1280)
+    assert inner[f"{start}mid_block.sites.0"] == (1280, 1280)
+    assert sum(narrow < wide for narrow, wide in inner.values()) == 8
+    assert len(inner) == 16
+
+
+def test_stable_diffusion_and_animatediff_are_inside(full_size: Shapes):
+    unet = named(full_size, "denoiser", BACKBONE, lambda key: ".audio." not in key and ".motion." not in key)
+    motion = named(full_size, "denoiser", BACKBONE, lambda key: ".motion." in key)
+    assert unet == manifest("sd15")
+    assert motion | position_tables(motion) == manifest("motion")
+    reference = named(full_size, "reference_net", BACKBONE)
+    without = {key: x for key, x in manifest("sd15").items() if not key.startswith(("conv_norm_out.", "conv_out."))}
+    assert reference == without
+
+
+@pytest.mark.parametrize(("rows", "name"), [(AUTOENCODER, "vae"), (AUTOENCODER_BEFORE_2023, "vae_legacy")])
+def test_the_autoencoder_in_both_namings(full_size: Shapes, rows: Rows, name: str):
+    assert named(full_size, "autoencoder", rows) == manifest(name)
+
+
+def test_names_of_a_single_file():
+    """diffusers turns them back into its own."""
+    tools = pytest.importorskip("diffusers.loaders.single_file_utils")
+    levels, layers = HALLO.unet.attention_levels, HALLO.unet.layers_per_block
+    single = {
+        f"model.diffusion_model.{single_file(key, levels, layers)}": torch.tensor(number)
+        for number, key in enumerate(manifest("sd15"))
+    }
+    assert len(single) == 686
+    assert "model.diffusion_model.input_blocks.8.1.proj_in.weight" in single
+    config = {"layers_per_block": layers, "class_embed_type": None, "addition_embed_type": None}
+    back = tools.convert_ldm_unet_checkpoint(single, config)
+    assert {key: int(number) for key, number in back.items()} == {
+        key: number for number, key in enumerate(manifest("sd15"))
+    }
+
+
+# ---- loading --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return write_hallo(tmp_path_factory.mktemp("hallo"))
+
+
+def test_a_pickle_and_a_safetensors_file_are_the_same(files: tuple[Path, Path], tmp_path: Path):
+    save_file(net_state(), tmp_path / "net.safetensors")
+    pickled, saved = read_net(files[0], TINY), read_net(tmp_path / "net.safetensors", TINY)
+    assert pickled.keys() == saved.keys()
+    assert all(torch.equal(pickled[key], saved[key]) for key in saved)
+    assert all(value.dtype == torch.float16 for value in saved.values())
+
+
+def test_both_namings_of_the_autoencoder_are_the_same(files: tuple[Path, Path], tmp_path: Path):
+    ours = [key for key in base_shapes(TINY)[0] if key.startswith("autoencoder.")]
+    new, old = KeyMap(rows=AUTOENCODER), KeyMap(rows=AUTOENCODER_BEFORE_2023)
+    state = autoencoder_state()
+    inside = [key.removeprefix("autoencoder.") for key in ours]
+    save_file({old.theirs(key): state[new.theirs(key)] for key in inside}, tmp_path / "old.safetensors")
+    first, second = read_autoencoder(files[1], TINY), read_autoencoder(tmp_path / "old.safetensors", TINY)
+    assert first.keys() == second.keys() == set(ours)
+    assert all(torch.equal(first[key], second[key]) for key in ours)
+
+
+MIDDLE = "denoising_unet.mid_block.motion_modules.0.temporal_transformer."
+NEVER_RUN = "denoising_unet.up_blocks.0.motion_modules.2.temporal_transformer.norm.bias"
+TABLE = MIDDLE + "transformer_blocks.0.attention_blocks.0.pos_encoder.pe"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("imageproj.proj.bias", None, "1 of 2652 tensors do not fit: 'imageproj.proj.bias' is missing"),
+        (NEVER_RUN, None, f"'{NEVER_RUN}' is missing"),
+        (TABLE, None, f"'{TABLE}' is missing"),
+        ("denoising_unet.more", torch.zeros(1), "'denoising_unet.more' is unknown"),
+        ("audioproj.norm.bias", torch.zeros(3), "'audioproj.norm.bias' has shape (3,), this architecture needs (40,)"),
+        (TABLE, torch.zeros(1, 32, 64), f"'{TABLE}' does not hold the sinusoids of AnimateDiff's second version"),
+    ],
+    ids=["projector", "idle module", "table", "unknown", "shape", "positions"],
+)
+def test_a_net_that_does_not_fit_is_refused(tmp_path: Path, key: str, value: Tensor | None, message: str):
+    state = net_state()
+    if value is None:
+        del state[key]
+    else:
+        state[key] = value
+    torch.save(state, tmp_path / "net.pth")
+    with pytest.raises(CheckpointError, match=f"^net.pth: .*{re.escape(message)}"):
+        read_net(tmp_path / "net.pth", TINY)
+
+
+def test_an_autoencoder_that_does_not_fit_is_refused(tmp_path: Path):
+    state = autoencoder_state()
+    del state["decoder.conv_out.bias"]
+    save_file(state, tmp_path / "vae.safetensors")
+    with pytest.raises(CheckpointError, match=r"^vae.safetensors: .*'decoder.conv_out.bias' is missing"):
+        read_autoencoder(tmp_path / "vae.safetensors", TINY)
+
+
+class Harmful:
+    def __reduce__(self) -> Any:
+        return print, ("this must not run",)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"model": Harmful()}, "holds more than weights and is not opened"),
+        ([torch.zeros(1)], "is not a table of weights: it holds a list"),
+        ({"step": 3, "weight": torch.zeros(1)}, "is not a table of weights: 'step' is none"),
+        (None, "is damaged"),
+    ],
+)
+def test_a_file_that_is_no_table_of_weights_is_refused(
+    tmp_path: Path, content: Any, message: str, capsys: pytest.CaptureFixture[str]
+):
+    path = tmp_path / "net.pth"
+    if content is None:
+        path.write_bytes(b"PK\x03\x04 cut off")
+    else:
+        torch.save(content, path)
+    with pytest.raises(CheckpointError, match=message):
+        read_net(path, TINY)
+    assert "must not run" not in capsys.readouterr().out
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path):
+    with pytest.raises(CheckpointError, match=r"there is no file .*net\.pth"):
+        read_net(tmp_path / "net.pth", TINY)
+
+
+# ---- one file of ours -----------------------------------------------------------------------------------------------
+
+
+def test_a_converted_base_is_the_same_network(files: tuple[Path, Path], tmp_path: Path):
+    path = tmp_path / "base.safetensors"
+    convert_hallo(*files, path, config=TINY)
+    system, metadata = load_hallo_base(path)
+    assert system.config == TINY
+    expected, found = load_hallo(*files, TINY).state_dict(), system.state_dict()
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
+    assert "OpenRAIL" in metadata["licence"]
+    assert set(json.loads(metadata["sources"])) == {"net.pth", "vae.safetensors"}
+    stored, _ = read_header(path)
+    assert set(stored) == set(base_shapes(TINY)[0])
+    assert not any(".emotion." in key for key in stored)
+
+
+def test_a_base_that_does_not_fit_is_refused(files: tuple[Path, Path], tmp_path: Path):
+    path = tmp_path / "base.safetensors"
+    convert_hallo(*files, path, config=TINY)
+    state, metadata = load_file(path), read_header(path)[1]
+    del state["face_locator.conv_in.bias"]
+    save_file(state, path, metadata=metadata)
+    with pytest.raises(CheckpointError, match=r"'face_locator.conv_in.bias' is missing"):
+        load_hallo_base(path)
+    save_file(state, path, metadata={**metadata, "config": json.dumps({"unet": {"more": 1}})})
+    with pytest.raises(CheckpointError, match=r"its metadata cannot be used.*unknown setting 'more'"):
+        load_hallo_base(path)
+    save_file(state, path)
+    with pytest.raises(CheckpointError, match="is not a Hallo base of format 1"):
+        load_hallo_base(path)
+
+
+def test_settings_that_came_later_are_written_only_where_they_are_used():
+    plain = config_to_dict(MOEE)
+    assert not {"audio_layout", "motion_layout", "motion_levels"} & set(plain["unet"])
+    assert config_from_dict(SystemConfig, json.loads(json.dumps(plain))) == MOEE
+    assert config_to_dict(TINY.unet)["audio_layout"] == "masked"
+    assert config_from_dict(PortraitUNetConfig, config_to_dict(TINY.unet)) == TINY.unet
+
+
+# ---- a base of one's own --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A UNet in both namings and motion modules, cut out of the made-up net."""
+    folder = tmp_path_factory.mktemp("sources")
+    start = "denoising_unet."
+    inside = {key.removeprefix(start): value for key, value in net_state().items() if key.startswith(start)}
+    motion = {key: value for key, value in inside.items() if ".motion_modules." in key}
+    unet = {key: value for key, value in inside.items() if ".audio_modules." not in key and key not in motion}
+    levels, layers = TINY.unet.attention_levels, TINY.unet.layers_per_block
+    single = {f"model.diffusion_model.{single_file(key, levels, layers)}": value for key, value in unet.items()}
+    single["first_stage_model.decoder.conv_in.weight"] = torch.zeros(1)
+    paths = {name: folder / f"{name}.safetensors" for name in ("unet", "single")}
+    save_file(unet, paths["unet"])
+    save_file(single, paths["single"])
+    paths["motion"] = folder / "mm.ckpt"
+    torch.save({"state_dict": motion}, paths["motion"])
+    return paths
+
+
+@pytest.mark.parametrize("name", ["unet", "single"])
+def test_a_unet_serves_as_reference_net_and_denoiser(sources: dict[str, Path], files: tuple[Path, Path], name: str):
+    found, whole = read_unet(sources[name], TINY), read_net(files[0], TINY)
+    denoiser = {key for key in found if key.startswith("denoiser.")}
+    assert all(torch.equal(found[key], whole[key]) for key in denoiser)
+    for key in found.keys() - denoiser:
+        inside = key.removeprefix("reference_net.")
+        twin = f"denoiser.{inside}"
+        if twin not in found:  # a site of the denoiser has more than a spatial transformer
+            twin = re.sub(r"(\.sites\.\d+\.)", r"\1spatial.", twin)
+        assert torch.equal(found[key], found[twin])
+    assert {key for key in found if key.startswith("reference_net.")} == {
+        key for key in whole if key.startswith("reference_net.")
+    }
+
+
+def test_motion_modules_come_from_animatediff(sources: dict[str, Path], files: tuple[Path, Path]):
+    found, whole = read_motion(sources["motion"], TINY), read_net(files[0], TINY)
+    assert found.keys() == {key for key in whole if ".motion." in key}
+    assert all(torch.equal(found[key], whole[key]) for key in found)
+
+
+def test_a_fresh_base_hears_nothing_and_moves_as_its_sources(sources: dict[str, Path], files: tuple[Path, Path]):
+    still = start_base(sources["unet"], None, files[1], TINY)
+    moving = start_base(sources["single"], sources["motion"], files[1], replace_levels("all"))
+    frames = 3
+    x = torch.randn(frames, 4, 8, 8)
+    regions = SpeechRegions.of(torch.rand(1, 3, 8, 8), levels=4).frames(frames)
+
+    def run(system: HalloSystem, audio: Tensor) -> Tensor:
+        identity = system.identity_projector(torch.ones(1, 512))
+        with torch.no_grad():
+            return system.denoiser(
+                x,
+                torch.full((frames,), 500),
+                frames=frames,
+                reference=system.reference_net.reference(x[:1], identity_BKC=identity),
+                audio_NSA=audio,
+                identity_BKC=identity,
+                regions=regions,
+                added_NCHW=system.face_locator(torch.rand(1, 3, 64, 64)).expand(frames, -1, -1, -1),
+            )
+
+    silence, noise = torch.zeros(frames, 32, 40), torch.randn(frames, 32, 40)
+    assert torch.equal(run(still, silence), run(still, noise))
+    assert torch.equal(run(moving, silence), run(moving, noise))
+    assert not torch.allclose(run(still, silence), run(moving, silence), atol=1e-3)
+    again = start_base(sources["unet"], None, files[1], TINY).state_dict()
+    assert all(torch.equal(value, again[key]) for key, value in still.state_dict().items())
+
+
+def replace_levels(levels: str) -> Any:
+    return replace(TINY, unet=replace(TINY.unet, motion_levels=levels))
+
+
+@pytest.mark.parametrize("name", ["unet", "single"])
+def test_a_unet_that_does_not_fit_is_refused(sources: dict[str, Path], tmp_path: Path, name: str):
+    state = load_file(sources[name])
+    gone = next(key for key in state if key.endswith("attn2.to_k.weight"))
+    del state[gone]
+    save_file(state, tmp_path / "unet.safetensors")
+    with pytest.raises(CheckpointError, match=f"^unet.safetensors: .*'{gone}' is missing"):
+        read_unet(tmp_path / "unet.safetensors", TINY)
+
+
+# ---- what is this file ----------------------------------------------------------------------------------------------
+
+
+def empty_file(path: Path, keys: Any) -> Path:
+    save_file({key: torch.zeros(1) for key in keys}, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("net", "hallo"),
+        ("motion", "motion"),
+        ("sd15", "unet"),
+        ("vae", "autoencoder"),
+        ("vae_legacy", "autoencoder"),
+        ("wav2vec2", "wav2vec2"),
+        ("wav2vec2_ctc", "wav2vec2"),
+    ],
+)
+def test_a_published_file_is_told_by_its_names(tmp_path: Path, name: str, kind: str):
+    assert detect(empty_file(tmp_path / "some.safetensors", manifest(name))).name == kind
+
+
+def test_other_files_are_told_too(tmp_path: Path, sources: dict[str, Path], files: tuple[Path, Path]):
+    assert detect(sources["single"]).name == "single_file"
+    assert detect(files[0]).name == "hallo"  # a pickle
+    convert_hallo(*files, tmp_path / "base.safetensors", config=TINY)
+    assert detect(tmp_path / "base.safetensors") is OURS["hallo_base"]
+
+
+def test_an_unknown_file_is_refused_with_one_of_its_names(tmp_path: Path):
+    path = empty_file(tmp_path / "some.safetensors", ["lora.up", "lora.down"])
+    with pytest.raises(CheckpointError, match=r"none of the files that are known here \(2 tensors, for example 'lora"):
+        detect(path)
+
+
+def test_what_is_missing_is_said():
+    titles = {kind.name: kind.title for kind in (*KINDS, *OURS.values())}
+    assert missing(["hallo", "autoencoder", "wav2vec2"]) == []
+    assert missing(["hallo_base", "wav2vec2"]) == []
+    assert missing(["hallo"]) == [titles["autoencoder"], titles["wav2vec2"]]
+    assert missing(["hallo_base"]) == [titles["wav2vec2"]]
+    assert missing(["hallo", "autoencoder"]) == [titles["wav2vec2"]]
+    assert missing(["wav2vec2", "hallo"]) == [titles["autoencoder"]]
