@@ -15,6 +15,7 @@ Raises ``CheckpointError`` naming the file and one offending key; nothing is eve
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,13 +55,18 @@ Shapes = dict[str, tuple[int, ...]]
 
 def base_shapes(config: HalloConfig = HALLO) -> tuple[Shapes, Shapes]:
     """Our names and shapes of what published files bring, and of what they do not (the experts)."""
+    shapes = dict(_shapes(config))
+    experts = {key: shape for key, shape in shapes.items() if ".emotion." in key}
+    return {key: shape for key, shape in shapes.items() if key not in experts}, experts
+
+
+@functools.lru_cache(maxsize=2)
+def _shapes(config: HalloConfig) -> tuple[tuple[str, tuple[int, ...]], ...]:
     try:
         state = HalloSystem(config, Build(device="meta")).state_dict()
     except (RuntimeError, ValueError) as error:  # sizes that no network can have
         raise CheckpointError(f"no Hallo network can be built from its configuration: {error}") from error
-    shapes = {key: tuple(value.shape) for key, value in state.items()}
-    experts = {key: shape for key, shape in shapes.items() if ".emotion." in key}
-    return {key: shape for key, shape in shapes.items() if key not in experts}, experts
+    return tuple((key, tuple(value.shape)) for key, value in state.items())
 
 
 def read_net(path: str | Path, config: HalloConfig = HALLO) -> dict[str, Tensor]:

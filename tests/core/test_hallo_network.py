@@ -6,8 +6,8 @@ precision differ by a rounding here and there, which is why the denoiser behind 
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,9 +21,8 @@ from moee_core.networks.portrait_unet import EmotionContext, MotionSite, Portrai
 from moee_core.networks.reference_net import ReferenceFeatures
 from moee_core.ops import Build
 from moee_core.systems.hallo import HalloPortrait, HalloSystem
-from moee_core.weights.hallo import load_hallo
 
-from ..fixtures.hallo_parity import TINY, regions_of, stored, write_hallo
+from ..fixtures.hallo_parity import TINY, regions_of, stored
 
 FRAMES, CARRIED, STEP = 4, 2, 749
 EVEN = (1.0, 1.0, 1.0)
@@ -34,8 +33,8 @@ def close(found: Tensor, expected: Tensor, atol: float = 1e-4) -> None:
 
 
 @pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory) -> HalloSystem:
-    return load_hallo(*write_hallo(tmp_path_factory.mktemp("hallo")), TINY)
+def system(hallo: HalloSystem) -> HalloSystem:
+    return hallo
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +124,7 @@ def test_denoiser_without_guidance(system: HalloSystem):
 
 def test_blocks_of_the_denoiser(system: HalloSystem, features: tuple[Tensor, ...]):
     """Every kind of layer at two places, and every block that has one."""
-    backbone = system.denoiser.backbone
+    backbone: Any = system.denoiser.backbone
     first, second = backbone.down_blocks[0].sites[0], backbone.down_blocks[1].sites[0]
     places: dict[str, Any] = {
         "time_embedding": system.denoiser.time_embedding,
@@ -279,10 +278,11 @@ def test_fresh_experts_leave_every_bit_as_it_was(system: HalloSystem):
     assert torch.equal(forward(system, None), forward(system, happy()))
 
 
-def test_an_expert_that_says_something_is_heard_where_it_is_open(system: HalloSystem, tmp_path: Path):
-    other = load_hallo(*write_hallo(tmp_path), TINY)
+def test_an_expert_that_says_something_is_heard_where_it_is_open(system: HalloSystem):
+    other = copy.deepcopy(system)
     for _, site in other.denoiser.sites():
-        torch.nn.init.normal_(site.emotion.experts[3].to_out[0].weight, std=0.2)
+        said: Any = site.emotion.experts[3]
+        torch.nn.init.normal_(said.to_out[0].weight, std=0.2)
     assert torch.equal(forward(other, None), forward(system, None))
     assert not torch.allclose(forward(other, happy()), forward(system, None), atol=1e-3)
 
@@ -307,10 +307,9 @@ def test_height_and_width_are_not_confounded():
     assert change.max() < 1e-6
 
 
-def test_bfloat16_runs_and_is_near(system: HalloSystem, tmp_path: Path):
-    other = load_hallo(*write_hallo(tmp_path), TINY)
+def test_bfloat16_runs_and_is_near(system: HalloSystem):
     expected = forward(system, None)
-    found = forward(other, None, dtype=torch.bfloat16)
+    found = forward(copy.deepcopy(system), None, dtype=torch.bfloat16)
     assert found.dtype == torch.bfloat16
     assert (found.float() - expected).square().mean().sqrt() < 0.05 * expected.square().mean().sqrt()
 

@@ -17,9 +17,8 @@ from torch import Tensor
 from moee_core.diffusion.schedule import alphas_cumprod, trailing_timesteps
 from moee_core.networks.masked_audio import SpeechRegions
 from moee_core.systems.hallo import HalloPortrait, HalloSampling, HalloSystem
-from moee_core.weights.hallo import load_hallo
 
-from ..fixtures.hallo_parity import TINY, regions_of, stored, write_hallo
+from ..fixtures.hallo_parity import TINY, regions_of, stored
 
 EXACT = HalloSampling(num_inference_steps=4, hallo_exact=True)
 UNROUNDED = replace(EXACT, half_reference=False)
@@ -31,8 +30,8 @@ def close(found: Tensor, expected: Tensor) -> None:
 
 
 @pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory) -> HalloSystem:
-    return load_hallo(*write_hallo(tmp_path_factory.mktemp("hallo")), TINY)
+def system(hallo: HalloSystem) -> HalloSystem:
+    return hallo
 
 
 @pytest.fixture(scope="module")

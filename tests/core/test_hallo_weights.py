@@ -20,12 +20,12 @@ from moee_core.networks.masked_audio import SpeechRegions
 from moee_core.systems.hallo import HalloSystem
 from moee_core.weights.checkpoint import config_from_dict, config_to_dict, read_header
 from moee_core.weights.detect import KINDS, OURS, detect, missing
+from moee_core.weights.fresh import fresh_state
 from moee_core.weights.hallo import (
     HALLO,
     PARTS,
     base_shapes,
     convert_hallo,
-    load_hallo,
     load_hallo_base,
     position_tables,
     read_autoencoder,
@@ -34,7 +34,7 @@ from moee_core.weights.hallo import (
 from moee_core.weights.key_map import AUTOENCODER, AUTOENCODER_BEFORE_2023, BACKBONE, KeyMap, Rows, single_file
 from moee_core.weights.stable_diffusion import read_motion, read_unet, start_base
 
-from ..fixtures.hallo_parity import TINY, autoencoder_state, manifest, net_state, write_hallo
+from ..fixtures.hallo_parity import TINY, autoencoder_state, manifest, net_state
 from ..fixtures.tiny import TINY as MOEE
 
 Shapes = dict[str, tuple[int, ...]]
@@ -119,8 +119,8 @@ def test_names_of_a_single_file():
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return write_hallo(tmp_path_factory.mktemp("hallo"))
+def files(hallo_files: tuple[Path, Path]) -> tuple[Path, Path]:
+    return hallo_files
 
 
 def test_a_pickle_and_a_safetensors_file_are_the_same(files: tuple[Path, Path], tmp_path: Path):
@@ -213,12 +213,12 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path):
 # ---- one file of ours -----------------------------------------------------------------------------------------------
 
 
-def test_a_converted_base_is_the_same_network(files: tuple[Path, Path], tmp_path: Path):
+def test_a_converted_base_is_the_same_network(hallo: HalloSystem, files: tuple[Path, Path], tmp_path: Path):
     path = tmp_path / "base.safetensors"
     convert_hallo(*files, path, config=TINY)
     system, metadata = load_hallo_base(path)
     assert system.config == TINY
-    expected, found = load_hallo(*files, TINY).state_dict(), system.state_dict()
+    expected, found = hallo.state_dict(), system.state_dict()
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[key], found[key]) for key in expected)
     assert "OpenRAIL" in metadata["licence"]
@@ -321,8 +321,15 @@ def test_a_fresh_base_hears_nothing_and_moves_as_its_sources(sources: dict[str, 
     assert torch.equal(run(still, silence), run(still, noise))
     assert torch.equal(run(moving, silence), run(moving, noise))
     assert not torch.allclose(run(still, silence), run(moving, silence), atol=1e-3)
-    again = start_base(sources["unet"], None, files[1], TINY).state_dict()
-    assert all(torch.equal(value, again[key]) for key, value in still.state_dict().items())
+
+
+def test_fresh_weights_are_the_same_everywhere():
+    shapes = {key: shape for key, shape in base_shapes(TINY)[1].items() if ".sites.0." in key}
+    first, second = fresh_state(shapes), fresh_state(shapes)
+    assert all(torch.equal(first[key], second[key]) for key in shapes)
+    assert all((value == 0).all() for key, value in first.items() if ".to_out." in key or key.endswith(".bias"))
+    queries = [value for key, value in first.items() if key.endswith("experts.0.to_q.weight")]
+    assert all(0.8 < value.std() * value.shape[1] ** 0.5 < 1.2 for value in queries)
 
 
 def replace_levels(levels: str) -> Any:
