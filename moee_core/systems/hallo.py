@@ -40,7 +40,7 @@ import torch
 from torch import Tensor, nn
 
 from ..audio.projector import window_indices
-from ..diffusion.sampler import guided, sample_ddim
+from ..diffusion.sampler import frame_noise, guided, sample_ddim
 from ..diffusion.schedule import alphas_cumprod
 from ..networks.autoencoder_kl import AutoencoderKL
 from ..networks.conditions import FaceLocator, IdentityProjector
@@ -53,6 +53,29 @@ from .moee import make_audio_projector
 
 MakeNoise = Callable[[int, tuple[int, int, int, int]], Tensor]
 """(first frame of a window, (F, Z, h, w)) -> unit noise of that shape."""
+
+
+def numbered_noise(seed: int) -> MakeNoise:
+    """Noise that depends on the seed and a frame's own number alone, however the clip is cut into windows."""
+
+    def make(start: int, shape: tuple[int, int, int, int]) -> Tensor:
+        frames, *one = shape
+        return frame_noise(seed, start, frames, (one[0], one[1], one[2]), sharing=0.0)
+
+    return make
+
+
+def running_noise(seed: int = 42, dtype: torch.dtype = torch.float32) -> MakeNoise:
+    """Noise as the authors draw it: one generator that runs through the windows, in the networks' type. To be made anew
+    for every clip, and asked for its windows in order."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def make(_start: int, shape: tuple[int, int, int, int]) -> Tensor:
+        frames, channels, height, width = shape
+        drawn_ZFhw = torch.randn((channels, frames, height, width), generator=generator, dtype=dtype)
+        return drawn_ZFhw.transpose(0, 1)
+
+    return make
 
 
 @dataclass(frozen=True, kw_only=True)

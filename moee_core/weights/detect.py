@@ -1,6 +1,6 @@
 """What a file of weights is, from the names in it: for somebody who has a folder of downloads.
 
-Raises ``CheckpointError`` for a file that cannot be read or is none of these.
+Raises ``CheckpointError`` for a file that cannot be read or is none of these; a survey of a folder goes on past them.
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ OURS = {
 }
 COMPLETE = (("hallo", "autoencoder", "wav2vec2"), ("hallo_base", "wav2vec2"))
 """What makes a Hallo base that can be used."""
+SUFFIXES = {".safetensors", ".pth", ".pt", ".ckpt", ".bin"}
 IN_CTC = "wav2vec2."
 """Before every name of wav2vec 2.0 in a file with a transcriber on top."""
 
@@ -96,6 +97,33 @@ def detect(path: str | Path) -> Kind:
         f"{path.name} is none of the files that are known here ({len(keys)} tensors{some}); known are "
         f"{'; '.join(kind.title for kind in (*KINDS, *OURS.values()))}"
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """What lies in a folder: files by kind, in the order of their paths; files of weights that are none of the kinds;
+    titles of what a Hallo base still lacks."""
+
+    files: dict[str, tuple[Path, ...]]
+    unknown: tuple[Path, ...]
+    missing: tuple[str, ...]
+
+
+def survey(folder: str | Path) -> Survey:
+    """Look at every file of weights in a folder and below it."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CheckpointError(f"{quote(folder, 120)} is not a folder; give the one that the downloads lie in")
+    files: dict[str, tuple[Path, ...]] = {}
+    unknown: list[Path] = []
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES and path.is_file()):
+        try:
+            name = detect(path).name
+        except CheckpointError:
+            unknown.append(path)
+        else:
+            files[name] = (*files.get(name, ()), path)
+    return Survey(files=files, unknown=tuple(unknown), missing=tuple(missing(files)))
 
 
 def missing(names: Iterable[str]) -> list[str]:

@@ -18,6 +18,8 @@ from ..emotion.vocabulary import quote
 from ..errors import CheckpointError
 from .checkpoint import read_header, read_tensors
 
+PICKLES = (b"PK", b"\x80")
+"""How what PyTorch saves begins: a zip archive, or before 2020 the pickle itself."""
 INSIDE = ("state_dict", "model_state_dict", "model")
 """Where training programs put the weights in what they save."""
 
@@ -30,6 +32,13 @@ def read_table(path: str | Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         read_header(path)  # says more of a damaged file than the library does
         return read_tensors(path)
+    with path.open("rb") as stream:
+        start = stream.read(16)
+    if start and not start.startswith(PICKLES):
+        raise CheckpointError(
+            f"{path.name} is not a file of weights, it begins with {start!r}; a download may have saved a page or a "
+            "pointer in its place"
+        )
     return _tensors(path, unpickled(path, mapped=zipfile.is_zipfile(path)))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -332,6 +333,21 @@ def test_idle_motion_modules_run_only_when_asked_for(system: HalloSystem, featur
     other.denoiser = everywhere
     reference = crossed_references(features)[1]
     assert (denoise(other, 1, reference) - denoise(system, 1, reference)).abs().max() > 1e-2
+
+
+def test_every_weight_comes_from_the_operations_handed_in():
+    """So that a host can cast, stream and quantise them."""
+    operations = SimpleNamespace(
+        **{
+            name: type(name, (getattr(torch.nn, name),), {"ours": True})
+            for name in ("Linear", "Conv2d", "Conv1d", "GroupNorm", "LayerNorm", "Embedding")
+        }
+    )
+    network = HalloSystem(TINY, Build(operations=operations, device="meta"))
+    owners = [module for module in network.modules() if list(module.parameters(recurse=False))]
+    assert len(owners) > 1000
+    assert all(getattr(module, "ours", False) for module in owners)
+    assert not list(network.buffers())
 
 
 # ---- what is refused ------------------------------------------------------------------------------------------------

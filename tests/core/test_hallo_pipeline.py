@@ -16,7 +16,7 @@ from torch import Tensor
 
 from moee_core.diffusion.schedule import alphas_cumprod, trailing_timesteps
 from moee_core.networks.masked_audio import SpeechRegions
-from moee_core.systems.hallo import HalloPortrait, HalloSampling, HalloSystem
+from moee_core.systems.hallo import HalloPortrait, HalloSampling, HalloSystem, numbered_noise, running_noise
 
 from ..fixtures.hallo_parity import TINY, regions_of, stored
 
@@ -42,6 +42,7 @@ def portrait(system: HalloSystem) -> HalloPortrait:
 
 
 def noise(start: int, shape: tuple[int, int, int, int]) -> Tensor:
+    """Of one window, as stored."""
     given = stored("pipeline_outputs")[f"w{start // WINDOW}.initial_noise"][0].transpose(0, 1)
     assert given.shape == shape
     return given
@@ -186,7 +187,23 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: st
         HalloSampling(**settings)
 
 
-# ---- the schedule ---------------------------------------------------------------------------------------------------
+# ---- noise and schedule ----------------------------------------------------------------------------------------
+
+
+def test_noise_is_drawn_as_the_authors_draw_it():
+    make = running_noise(42)
+    for start in (0, WINDOW):
+        assert torch.equal(make(start, (WINDOW, 4, 16, 16)), noise(start, (WINDOW, 4, 16, 16)))
+    assert make(2 * WINDOW, (2, 4, 3, 5)).shape == (2, 4, 3, 5)
+    assert running_noise(1, torch.float16)(0, (1, 1, 2, 2)).dtype == torch.float16
+
+
+def test_noise_by_number_does_not_depend_on_the_windows():
+    make = numbered_noise(3)
+    whole = make(0, (6, 4, 2, 2))
+    assert torch.equal(torch.cat([make(0, (4, 4, 2, 2)), make(4, (2, 4, 2, 2))]), whole)
+    assert not torch.equal(whole, numbered_noise(4)(0, (6, 4, 2, 2)))
+    assert not torch.equal(whole[0], whole[1])
 
 
 def test_the_schedule_is_the_authors():

@@ -17,9 +17,10 @@ from torch import Tensor
 from moee_core.errors import CheckpointError
 from moee_core.networks.config import PortraitUNetConfig, SystemConfig
 from moee_core.networks.masked_audio import SpeechRegions
+from moee_core.ops import Build
 from moee_core.systems.hallo import HalloSystem
 from moee_core.weights.checkpoint import config_from_dict, config_to_dict, read_header
-from moee_core.weights.detect import KINDS, OURS, detect, missing
+from moee_core.weights.detect import KINDS, OURS, detect, missing, survey
 from moee_core.weights.fresh import fresh_state
 from moee_core.weights.hallo import (
     HALLO,
@@ -96,6 +97,33 @@ def test_stable_diffusion_and_animatediff_are_inside(full_size: Shapes):
 @pytest.mark.parametrize(("rows", "name"), [(AUTOENCODER, "vae"), (AUTOENCODER_BEFORE_2023, "vae_legacy")])
 def test_the_autoencoder_in_both_namings(full_size: Shapes, rows: Rows, name: str):
     assert named(full_size, "autoencoder", rows) == manifest(name)
+
+
+def test_a_step_of_full_size_runs_at_512_pixels():
+    """Shapes only: 16 frames, 64 x 64 latents, every level's maps, in half precision."""
+    system = HalloSystem(HALLO, Build(device="meta", dtype=torch.float16))
+
+    def of(*shape: int) -> Tensor:
+        return torch.zeros(shape, device="meta", dtype=torch.float16)
+
+    maps = SpeechRegions.of(torch.ones(1, 3, 64, 64), levels=4)
+    assert [x.shape[-1] for x in maps.levels] == [64, 32, 16, 8]
+    regions = SpeechRegions(levels=tuple(of(*x.shape) for x in maps.levels))
+    one = system.portrait(of(1, 3, 512, 512), of(1, 512), of(1, 3, 512, 512), regions)
+    known, unknown = system.references(one, of(2, 4, 64, 64), 16)
+    for reference in (known, unknown):
+        with torch.no_grad():
+            out = system.denoiser(
+                of(16, 4, 64, 64),
+                of(16),
+                frames=16,
+                reference=reference,
+                audio_NSA=of(16, 32, 768),
+                identity_BKC=one.known_1KC,
+                regions=one.regions.frames(16),
+                added_NCHW=one.located_1Dhw.expand(16, -1, -1, -1),
+            )
+        assert out.shape == (16, 4, 64, 64)
 
 
 def test_names_of_a_single_file():
@@ -189,15 +217,17 @@ class Harmful:
         ({"model": Harmful()}, "holds more than weights and is not opened"),
         ([torch.zeros(1)], "is not a table of weights: it holds a list"),
         ({"step": 3, "weight": torch.zeros(1)}, "is not a table of weights: 'step' is none"),
-        (None, "is damaged"),
+        (b"PK\x03\x04 cut off", "is damaged"),
+        (b"", "is damaged"),
+        (b"<!DOCTYPE html>", "it begins with b'<!DOCTYPE html>'; a download may have saved a page or a pointer"),
     ],
 )
 def test_a_file_that_is_no_table_of_weights_is_refused(
     tmp_path: Path, content: Any, message: str, capsys: pytest.CaptureFixture[str]
 ):
     path = tmp_path / "net.pth"
-    if content is None:
-        path.write_bytes(b"PK\x03\x04 cut off")
+    if isinstance(content, bytes):
+        path.write_bytes(content)
     else:
         torch.save(content, path)
     with pytest.raises(CheckpointError, match=message):
@@ -381,6 +411,21 @@ def test_an_unknown_file_is_refused_with_one_of_its_names(tmp_path: Path):
     path = empty_file(tmp_path / "some.safetensors", ["lora.up", "lora.down"])
     with pytest.raises(CheckpointError, match=r"none of the files that are known here \(2 tensors, for example 'lora"):
         detect(path)
+
+
+def test_a_folder_is_surveyed(tmp_path: Path):
+    (tmp_path / "vae").mkdir()
+    vae = empty_file(tmp_path / "vae" / "some.safetensors", manifest("vae"))
+    ears = [empty_file(tmp_path / f"{name}.safetensors", manifest("wav2vec2")) for name in "ab"]
+    (tmp_path / "net.pth").write_bytes(b"version https://git-lfs")
+    (tmp_path / "readme.md").write_text("no weights", encoding="utf-8")
+    found = survey(tmp_path)
+    assert found.files == {"wav2vec2": tuple(ears), "autoencoder": (vae,)}
+    assert found.unknown == (tmp_path / "net.pth",)
+    assert len(found.missing) == 1
+    assert "net.pth" in found.missing[0]
+    with pytest.raises(CheckpointError, match="is not a folder"):
+        survey(tmp_path / "readme.md")
 
 
 def test_what_is_missing_is_said():
