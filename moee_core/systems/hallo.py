@@ -153,7 +153,7 @@ class HalloSystem(nn.Module):
     def audio_tokens(self, features_TLD: Tensor, frames_F: Tensor) -> Tensor:
         """(F, S, A) tokens of some frames of a recording, each from its window of features."""
         windows = window_indices(len(features_TLD), self.config.audio.margin)[frames_F]
-        return self.audio_projector(features_TLD[windows])
+        return self.audio_projector(features_TLD[windows].to(next(self.audio_projector.parameters())))
 
     @torch.no_grad()
     def references(
@@ -190,8 +190,10 @@ class HalloSystem(nn.Module):
         emotion: EmotionContext | None = None,
         on_step: Callable[[int, int], None] | None = None,
     ) -> Tensor:
-        """(F, Z, h, w) clean latents. Both branches feel the emotion."""
-        frames = len(audio_FSA)
+        """(F, Z, h, w) clean latents, in the noise's precision and where the portrait is. The networks compute in the
+        portrait's precision. Both branches feel the emotion."""
+        frames, like = len(audio_FSA), portrait.latent_1Zhw
+        audio_FSA = audio_FSA.to(like)
         crossed = sampling.hallo_exact and sampling.guidance != 1.0  # with one branch there is nothing to mix up
         known, unknown = self.references(portrait, motion_kZhw, frames, crossed=crossed)
         if sampling.hallo_exact if sampling.half_reference is None else sampling.half_reference:
@@ -201,7 +203,7 @@ class HalloSystem(nn.Module):
 
         def predict(x: Tensor, t: Tensor) -> Tensor:
             full = self.denoiser(
-                x,
+                x.to(like),
                 t,
                 frames=frames,
                 reference=known,
@@ -212,9 +214,9 @@ class HalloSystem(nn.Module):
                 added_NCHW=located,
             )
             if sampling.guidance == 1.0:
-                return full
+                return full.to(x)
             without = self.denoiser(
-                x,
+                x.to(like),
                 t,
                 frames=frames,
                 reference=unknown,
@@ -223,12 +225,12 @@ class HalloSystem(nn.Module):
                 identity_BKC=portrait.unknown_1KC,
                 regions=regions,
             )
-            return guided({"full": full, "conditions": without}, {"conditions": sampling.guidance})
+            return guided({"full": full.to(x), "conditions": without.to(x)}, {"conditions": sampling.guidance})
 
         unet = self.config.unet
         return sample_ddim(
             predict,
-            noise_FZhw,
+            noise_FZhw.to(like.device),
             alphas_cumprod(unet.beta_schedule, zero_snr=unet.zero_snr),
             num_inference_steps=sampling.num_inference_steps,
             prediction_type=unet.prediction_type,
@@ -259,7 +261,8 @@ class HalloSystem(nn.Module):
             noise = make_noise(start, (count, channels, height, width))
             seen, motion = self._latents(portrait, carried, sampling.hallo_exact)
             latents = self.sample_window(seen, motion, speech(wanted), noise, sampling, emotion(wanted))
-            pictures = torch.cat([self.autoencoder.decode(one[None]) for one in latents]).clamp(-1, 1)
+            frames = latents.to(portrait.latent_1Zhw)
+            pictures = torch.cat([self.autoencoder.decode(one[None]) for one in frames]).clamp(-1, 1)
             yield pictures[: total - start]
             carried = pictures[-self.config.unet.motion_frames :]
 
