@@ -6,7 +6,7 @@ Raises ``CheckpointError`` for a file that cannot be read or is none of these; a
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..emotion.vocabulary import quote
@@ -14,17 +14,22 @@ from ..errors import CheckpointError
 from .checkpoint import ARCHITECTURE as MOEE
 from .checkpoint import read_header
 from .hallo import ARCHITECTURE as BASE
+from .hub_folder import read_settings
 from .tables import shapes_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """A kind of file. ``serves``: what it is good for here. ``marks``: names that all stand in such a file."""
+    """A kind of file. ``serves``: what it is good for here. ``marks``: names that all stand in such a file.
+    ``foreign``: parts of names that stand in none, but in others that have the marks too. ``model_type``: what the
+    config.json beside it says, where relatives have the very same names."""
 
     name: str
     title: str
     serves: str
     marks: tuple[str, ...]
+    foreign: tuple[str, ...] = ()
+    model_type: str = ""
 
 
 KINDS = (
@@ -39,6 +44,7 @@ KINDS = (
         title="a Stable Diffusion 1.5 model in a single file",
         serves="its UNet starts a base of one's own",
         marks=("model.diffusion_model.input_blocks.0.0.weight",),
+        foreign=("conditioner.", "cond_stage_model.model."),  # the text encoders of SDXL and of Stable Diffusion 2
     ),
     Kind(
         name="motion",
@@ -51,6 +57,7 @@ KINDS = (
         title="Stable Diffusion's UNet as diffusers names it",
         serves="starts a base of one's own",
         marks=("conv_in.weight", "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.weight"),
+        foreign=("controlnet_cond_embedding.",),
     ),
     Kind(
         name="autoencoder",
@@ -63,6 +70,8 @@ KINDS = (
         title="wav2vec 2.0",
         serves="hears the recording, for a Hallo base",
         marks=("feature_extractor.conv_layers.0.conv.weight", "feature_projection.projection.weight"),
+        foreign=("rel_attn_embed",),  # WavLM
+        model_type="wav2vec2",  # HuBERT's names are the same
     ),
 )
 OURS = {
@@ -90,13 +99,28 @@ def detect(path: str | Path) -> Kind:
             return OURS[architecture]
     keys = {key.removeprefix(IN_CTC) for key in shapes_of(path)}
     for kind in KINDS:
-        if keys.issuperset(kind.marks):
-            return kind
+        if keys.issuperset(kind.marks) and not any(part in key for part in kind.foreign for key in keys):
+            return _by_its_settings(path, kind) if kind.model_type else kind
     some = f", for example {quote(min(keys), 80)}" if keys else ""
     raise CheckpointError(
         f"{path.name} is none of the files that are known here ({len(keys)} tensors{some}); known are "
         f"{'; '.join(kind.title for kind in (*KINDS, *OURS.values()))}"
     )
+
+
+def _by_its_settings(path: Path, kind: Kind) -> Kind:
+    """The kind where the config.json beside the file confirms it. Without one nobody can tell, and the file cannot be
+    used either: it gets a name of its own, that no base is complete with."""
+    settings = path.with_name("config.json")
+    if not settings.is_file():
+        return replace(kind, name=f"{kind.name}_or_relative", title=f"{kind.title} or a relative")
+    found = read_settings(settings).get("model_type", "unknown")
+    if found != kind.model_type:
+        raise CheckpointError(
+            f"{path.name} is a model of type {quote(found)} by the config.json beside it, a relative of {kind.title}; "
+            f"download a folder whose model_type is {kind.model_type}"
+        )
+    return kind
 
 
 @dataclass(frozen=True, kw_only=True)

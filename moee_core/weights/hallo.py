@@ -8,7 +8,8 @@ The tables of time positions in net.pth are compared with the sinusoids they are
 no published file: they start silent, so that the network says what Hallo says.
 
 Metadata of our file: ``architecture`` ("hallo_base"), ``format``, ``config`` (JSON of HalloConfig), ``licence``,
-``sources`` (JSON: name and content hash of the files it was made of). It holds no experts.
+``sources`` (JSON: ``name`` and content ``hash`` of the files it was made of, by their part: ``net``, ``autoencoder``).
+It holds no experts.
 
 Raises ``CheckpointError`` naming the file and one offending key; nothing is ever loaded partially.
 """
@@ -85,7 +86,11 @@ def read_net(path: str | Path, config: HalloConfig = HALLO) -> dict[str, Tensor]
 
 
 def read_autoencoder(path: str | Path, config: HalloConfig = HALLO) -> dict[str, Tensor]:
-    """The weights of Stable Diffusion's autoencoder, a file in diffusers' layout, by our names."""
+    """The weights of Stable Diffusion's autoencoder, a file in diffusers' layout, by our names.
+
+    SDXL's has the same names and shapes, so it cannot be told apart and is taken; its latents mean something else to
+    the networks, and the pictures will be wrong.
+    """
     ours = {key: shape for key, shape in base_shapes(config)[0].items() if key.startswith("autoencoder.")}
     found = read_table(path)
     before = any(key.endswith(".query.weight") for key in found)
@@ -113,9 +118,11 @@ def convert_hallo(
     dtype: torch.dtype = torch.float16,
 ) -> None:
     """Write the published files as one of ours, atomically."""
-    parts = {Path(net).name: read_net(net, config), Path(autoencoder).name: read_autoencoder(autoencoder, config)}
-    sources = {name: state_hash(state) for name, state in parts.items()}
-    state = {key: value for one in parts.values() for key, value in one.items()}
+    parts = {"net": (net, read_net(net, config)), "autoencoder": (autoencoder, read_autoencoder(autoencoder, config))}
+    state = {key: value for _, one in parts.values() for key, value in one.items()}
+    # what each reader checked is a part; that the parts are the whole is this function's own promise
+    check_keys(Path(path).name, base_shapes(config)[0], {key: tuple(value.shape) for key, value in state.items()})
+    sources = {role: {"name": Path(file).name, "hash": state_hash(one)} for role, (file, one) in parts.items()}
     write_state(path, ARCHITECTURE, FORMAT, state, config, {"licence": LICENCE, "sources": json.dumps(sources)}, dtype)
 
 

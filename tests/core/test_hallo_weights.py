@@ -108,8 +108,8 @@ def test_a_step_of_full_size_runs_at_512_pixels():
 
     maps = SpeechRegions.of(torch.ones(1, 3, 64, 64), levels=4)
     assert [x.shape[-1] for x in maps.levels] == [64, 32, 16, 8]
-    regions = SpeechRegions(levels=tuple(of(*x.shape) for x in maps.levels))
-    one = system.portrait(of(1, 3, 512, 512), of(1, 512), of(1, 3, 512, 512), regions)
+    one = system.portrait(of(1, 3, 512, 512), torch.zeros(1, 512), torch.zeros(1, 3, 512, 512), maps)
+    assert all(x.is_meta for x in one.regions.levels)  # given on the CPU, needed where the networks are
     known, unknown = system.references(one, of(2, 4, 64, 64), 16)
     for reference in (known, unknown):
         with torch.no_grad():
@@ -252,10 +252,24 @@ def test_a_converted_base_is_the_same_network(hallo: HalloSystem, files: tuple[P
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[key], found[key]) for key in expected)
     assert "OpenRAIL" in metadata["licence"]
-    assert set(json.loads(metadata["sources"])) == {"net.pth", "vae.safetensors"}
+    sources = json.loads(metadata["sources"])
+    assert {role: one["name"] for role, one in sources.items()} == {"net": "net.pth", "autoencoder": "vae.safetensors"}
     stored, _ = read_header(path)
     assert set(stored) == set(base_shapes(TINY)[0])
     assert not any(".emotion." in key for key in stored)
+
+
+def test_files_of_the_same_name_make_a_whole_base(tmp_path: Path):
+    """As they lie in the hub's folders."""
+    net, autoencoder = (tmp_path / part / "model.safetensors" for part in ("net", "vae"))
+    for path, state in ((net, net_state()), (autoencoder, autoencoder_state())):
+        path.parent.mkdir()
+        save_file(state, path)
+    convert_hallo(net, autoencoder, tmp_path / "base.safetensors", config=TINY)
+    _, metadata = load_hallo_base(tmp_path / "base.safetensors")
+    sources = json.loads(metadata["sources"])
+    assert [one["name"] for one in sources.values()] == ["model.safetensors"] * 2
+    assert sources["net"]["hash"] != sources["autoencoder"]["hash"]
 
 
 def test_a_base_that_does_not_fit_is_refused(files: tuple[Path, Path], tmp_path: Path):
@@ -397,7 +411,38 @@ def empty_file(path: Path, keys: Any) -> Path:
     ],
 )
 def test_a_published_file_is_told_by_its_names(tmp_path: Path, name: str, kind: str):
+    if kind == "wav2vec2":
+        (tmp_path / "config.json").write_text('{"model_type": "wav2vec2"}', encoding="utf-8")
     assert detect(empty_file(tmp_path / "some.safetensors", manifest(name))).name == kind
+
+
+def test_a_relative_of_wav2vec2_is_told_by_its_settings(tmp_path: Path):
+    """HuBERT's file has the same names."""
+    path = empty_file(tmp_path / "model.safetensors", manifest("wav2vec2"))
+    assert detect(path).title == "wav2vec 2.0 or a relative"
+    assert "wav2vec 2.0" in survey(tmp_path).missing
+    (tmp_path / "config.json").write_text('{"model_type": "hubert"}', encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"is a model of type 'hubert' by the config\.json beside it"):
+        detect(path)
+    assert survey(tmp_path).unknown == (path,)
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("wav2vec2", "encoder.layers.0.attention.rel_attn_embed.weight"),
+        ("sd15", "controlnet_cond_embedding.conv_in.weight"),
+        ("single", "conditioner.embedders.0.transformer.text_model.final_layer_norm.weight"),
+        ("single", "cond_stage_model.model.ln_final.weight"),
+    ],
+    ids=["WavLM", "ControlNet", "SDXL", "Stable Diffusion 2"],
+)
+def test_a_network_that_has_more_is_another(tmp_path: Path, name: str, more: str):
+    (tmp_path / "config.json").write_text('{"model_type": "wav2vec2"}', encoding="utf-8")
+    keys = ["model.diffusion_model.input_blocks.0.0.weight"] if name == "single" else [*manifest(name)]
+    assert detect(empty_file(tmp_path / "plain.safetensors", keys)).name
+    with pytest.raises(CheckpointError, match="none of the files that are known here"):
+        detect(empty_file(tmp_path / "other.safetensors", [*keys, more]))
 
 
 def test_other_files_are_told_too(tmp_path: Path, sources: dict[str, Path], files: tuple[Path, Path]):
@@ -416,6 +461,7 @@ def test_an_unknown_file_is_refused_with_one_of_its_names(tmp_path: Path):
 def test_a_folder_is_surveyed(tmp_path: Path):
     (tmp_path / "vae").mkdir()
     vae = empty_file(tmp_path / "vae" / "some.safetensors", manifest("vae"))
+    (tmp_path / "config.json").write_text('{"model_type": "wav2vec2"}', encoding="utf-8")
     ears = [empty_file(tmp_path / f"{name}.safetensors", manifest("wav2vec2")) for name in "ab"]
     (tmp_path / "net.pth").write_bytes(b"version https://git-lfs")
     (tmp_path / "readme.md").write_text("no weights", encoding="utf-8")
