@@ -51,8 +51,11 @@ class SpeechRegions:
         """From maps of the latents' size; every further level is half as large, rounded up, as the UNet's are."""
         height, width = maps_NRHW.shape[-2:]
         sizes = [(-(-height // 2**level), -(-width // 2**level)) for level in range(levels)]
-        resized = [maps_NRHW, *(F.interpolate(maps_NRHW, size, mode="bilinear", antialias=True) for size in sizes[1:])]
-        return SpeechRegions(levels=tuple(resized), strengths=strengths)
+        exact = maps_NRHW.float()  # a CPU does not resize in half precision
+        smaller = [
+            F.interpolate(exact, size, mode="bilinear", antialias=True).to(maps_NRHW.dtype) for size in sizes[1:]
+        ]
+        return SpeechRegions(levels=(maps_NRHW, *smaller), strengths=strengths)
 
     def frames(self, count: int) -> SpeechRegions:
         """The maps of one picture for each of ``count`` frames, without copying them."""

@@ -133,20 +133,22 @@ class HalloSystem(nn.Module):
     def portrait(
         self, picture_13HW: Tensor, embedding_1E: Tensor, face_13HW: Tensor, regions: SpeechRegions
     ) -> HalloPortrait:
-        """``picture_13HW`` in [-1, 1]; ``embedding_1E`` of its face, zeros for nobody; ``face_13HW`` the face's box as
-        a picture in [0, 1]; ``regions`` of one frame, a map for every level of the UNet."""
+        """``picture_13HW`` in [-1, 1], of the networks' type and on their device, to which the others are brought;
+        ``embedding_1E`` of its face, zeros for nobody; ``face_13HW`` the face's box as a picture in [0, 1]; ``regions``
+        of one frame, a map for every level of the UNet."""
         if face_13HW.shape[-2:] != picture_13HW.shape[-2:]:
             raise ValueError(
                 f"the face's box is drawn on {tuple(face_13HW.shape[-2:])}, the portrait is "
                 f"{tuple(picture_13HW.shape[-2:])}"
             )
+        embedding_1E = embedding_1E.to(picture_13HW)
         return HalloPortrait(
             picture_13HW=picture_13HW,
             latent_1Zhw=self.autoencoder.encode(picture_13HW),
             known_1KC=self.identity_projector(embedding_1E),
             unknown_1KC=self.identity_projector(torch.zeros_like(embedding_1E)),
-            located_1Dhw=self.face_locator(face_13HW),
-            regions=regions,
+            located_1Dhw=self.face_locator(face_13HW.to(picture_13HW)),
+            regions=regions.to(picture_13HW.device),
         )
 
     @torch.no_grad()
@@ -161,7 +163,7 @@ class HalloSystem(nn.Module):
     ) -> tuple[ReferenceFeatures, ReferenceFeatures]:
         """(of the branch that knows the person, of the one that does not), for windows of ``frames`` frames.
         ``crossed`` mixes the branches up as ``hallo_exact`` does."""
-        pictures = torch.cat([portrait.latent_1Zhw, motion_kZhw])
+        pictures = torch.cat([portrait.latent_1Zhw, motion_kZhw.to(portrait.latent_1Zhw)])
         tokens = torch.cat([portrait.unknown_1KC, portrait.known_1KC])
         rows = len(pictures)  # of one branch; the unknown one comes first
         whose = torch.arange(2 * rows) % 2 if crossed else torch.arange(2).repeat_interleave(rows)
@@ -194,6 +196,9 @@ class HalloSystem(nn.Module):
         portrait's precision. Both branches feel the emotion."""
         frames, like = len(audio_FSA), portrait.latent_1Zhw
         audio_FSA = audio_FSA.to(like)
+        if emotion is not None:
+            felt_FMD, routing = emotion.latents_NMD.to(like), emotion.routing.to(like.device)
+            emotion = replace(emotion, latents_NMD=felt_FMD, routing=routing)
         crossed = sampling.hallo_exact and sampling.guidance != 1.0  # with one branch there is nothing to mix up
         known, unknown = self.references(portrait, motion_kZhw, frames, crossed=crossed)
         if sampling.hallo_exact if sampling.half_reference is None else sampling.half_reference:

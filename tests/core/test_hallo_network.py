@@ -21,7 +21,7 @@ from moee_core.networks.masked_audio import MaskedAudioAttention, SpeechRegions
 from moee_core.networks.portrait_unet import EmotionContext, MotionSite, PortraitUNet
 from moee_core.networks.reference_net import ReferenceFeatures
 from moee_core.ops import Build
-from moee_core.systems.hallo import HalloPortrait, HalloSystem
+from moee_core.systems.hallo import HalloPortrait, HalloSampling, HalloSystem
 
 from ..fixtures.hallo_parity import TINY, regions_of, stored
 
@@ -288,6 +288,23 @@ def test_an_expert_that_says_something_is_heard_where_it_is_open(system: HalloSy
     assert not torch.allclose(forward(other, happy()), forward(system, None), atol=1e-3)
 
 
+def test_experts_feel_in_the_networks_type(system: HalloSystem):
+    """In bfloat16, with everything that is handed in still in float32 but the picture."""
+    other = copy.deepcopy(system)
+    for _, site in other.denoiser.sites():
+        said: Any = site.emotion.experts[3]
+        torch.nn.init.normal_(said.to_out[0].weight, std=0.2)
+    other.to(torch.bfloat16)
+    maps = SpeechRegions.of(torch.rand(1, 3, 8, 8), levels=4)
+    picture = torch.zeros(1, 3, 64, 64, dtype=torch.bfloat16)
+    one = other.portrait(picture, torch.ones(1, 512), torch.ones(1, 3, 64, 64), maps)
+    motion, audio, noise = torch.randn(CARRIED, 4, 8, 8), torch.randn(FRAMES, 32, 40), torch.randn(FRAMES, 4, 8, 8)
+    settings = HalloSampling(num_inference_steps=1)
+    neutral, felt = (other.sample_window(one, motion, audio, noise, settings, x) for x in (None, happy()))
+    assert felt.isfinite().all()
+    assert not torch.allclose(felt, neutral, atol=1e-3)
+
+
 def test_latents_need_not_be_square(system: HalloSystem):
     out = forward(system, happy(), height=10, width=22)
     assert out.shape == (FRAMES, 4, 10, 22)
@@ -306,6 +323,15 @@ def test_height_and_width_are_not_confounded():
     assert change[0, 5] > 1e-4
     change[0, 5] = 0
     assert change.max() < 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_maps_keep_their_type(dtype: Any):
+    maps = torch.rand(1, 3, 10, 22)
+    found, expected = SpeechRegions.of(maps.to(dtype), levels=4), SpeechRegions.of(maps, levels=4)
+    for one, other in zip(found.levels, expected.levels, strict=True):
+        assert one.dtype == dtype
+        close(one.float(), other, 1e-2)
 
 
 def test_bfloat16_runs_and_is_near(system: HalloSystem):
