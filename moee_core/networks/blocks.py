@@ -55,7 +55,9 @@ class ResnetBlock(nn.Module):
 
     def forward(self, x_NCHW: Tensor, emb_NE: Tensor | None = None) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x_NCHW)))
-        if self.time_emb_proj is not None and emb_NE is not None:
+        if self.time_emb_proj is not None:
+            if emb_NE is None:
+                raise ValueError("this residual block reads a time embedding, none was given; give emb_NE")
             h = h + self.time_emb_proj(F.silu(emb_NE))[:, :, None, None]
         h = self.conv2(F.silu(self.norm2(h)))
         return (x_NCHW if self.conv_shortcut is None else self.conv_shortcut(x_NCHW)) + h

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..diffusion.schedule import BETA_SCHEDULES
 from ..emotion.latents import EmotionToLatentsConfig
 from ..experts.mixture import GATE_POOLS, GATE_PRIORS, GLOBAL_GATES, LOCAL_GATES
 
@@ -14,6 +15,14 @@ MOTION_LEVELS = ("attention", "all")
 LATER = "later"
 """Metadata of a setting that came after the first release: a configuration file holds it only where it is not at its
 default, so that files of models without it stay as they were."""
+
+
+def _positive(config: Any, *names: str) -> None:
+    """Raises ``ValueError`` unless each of these settings is a number above 0, or a tuple of such numbers."""
+    for name in names:
+        value = getattr(config, name)
+        if not value or not all(one > 0 for one in (value if isinstance(value, tuple) else (value,))):
+            raise ValueError(f"{type(config).__name__}.{name} must be above 0, got {value!r}")
 
 
 def _later(default: str) -> Any:
@@ -92,6 +101,7 @@ class PortraitUNetConfig:
             ("gate_pool", self.gate_pool, GATE_POOLS),
             ("gate_prior", self.gate_prior, GATE_PRIORS),
             ("global_gate", self.global_gate, GLOBAL_GATES),
+            ("beta_schedule", self.beta_schedule, BETA_SCHEDULES),
             ("prediction_type", self.prediction_type, ("v_prediction", "epsilon")),
             ("audio_layout", self.audio_layout, AUDIO_LAYOUTS),
             ("motion_layout", self.motion_layout, MOTION_LAYOUTS),
@@ -158,8 +168,9 @@ class AutoencoderKLConfig:
     scaling: float = 0.18215
 
     def __post_init__(self) -> None:
+        _positive(self, "latent_channels", "block_widths", "layers_per_block", "norm_groups", "scaling")
         for width in self.block_widths:
-            if width < 1 or width % self.norm_groups:
+            if width % self.norm_groups:
                 raise ValueError(f"block width {width} must be a multiple of norm_groups {self.norm_groups}")
 
     @property
@@ -174,6 +185,9 @@ class IdentityConfig:
 
     width: int = 512
     tokens: int = 4
+
+    def __post_init__(self) -> None:
+        _positive(self, "width", "tokens")
 
 
 FULL_SIZE = SystemConfig(
@@ -197,6 +211,18 @@ class HalloConfig:
     window_frames: int = 16
 
     def __post_init__(self) -> None:
+        _positive(self, "locator_widths", "image_size", "fps", "window_frames")
+        layouts = (self.unet.audio_layout, self.unet.motion_layout)
+        if layouts != ("masked", "animatediff"):
+            raise ValueError(
+                f"a Hallo base has audio_layout 'masked' and motion_layout 'animatediff', got {layouts[0]!r} and "
+                f"{layouts[1]!r}"
+            )
+        if not 1 <= self.unet.motion_frames <= self.window_frames:
+            raise ValueError(
+                f"a window of {self.window_frames} frames must carry over 1 to {self.window_frames} of them, "
+                f"motion_frames is {self.unet.motion_frames}"
+            )
         if self.audio.token_width != self.unet.audio_width:
             raise ValueError(
                 f"audio tokens are {self.audio.token_width} wide, the UNet's audio attention reads "

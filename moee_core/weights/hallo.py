@@ -54,19 +54,23 @@ POSITIONS_TOLERANCE = 5e-3
 Shapes = dict[str, tuple[int, ...]]
 
 
-def base_shapes(config: HalloConfig = HALLO) -> tuple[Shapes, Shapes]:
-    """Our names and shapes of what published files bring, and of what they do not (the experts)."""
-    shapes = dict(_shapes(config))
+def base_shapes(config: HalloConfig = HALLO, name: str = "the settings given") -> tuple[Shapes, Shapes]:
+    """Our names and shapes of what published files bring, and of what they do not (the experts). ``name`` says in an
+    error where the configuration is from."""
+    try:
+        shapes = dict(_shapes(config))
+    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:  # sizes that no network can have
+        raise CheckpointError(
+            f"{name}: no Hallo network can be built from this configuration: {quote(error, 160)}; take the published "
+            "sizes, or a file that was converted with its own"
+        ) from error
     experts = {key: shape for key, shape in shapes.items() if ".emotion." in key}
     return {key: shape for key, shape in shapes.items() if key not in experts}, experts
 
 
 @functools.lru_cache(maxsize=2)
 def _shapes(config: HalloConfig) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    try:
-        state = HalloSystem(config, Build(device="meta")).state_dict()
-    except (RuntimeError, ValueError) as error:  # sizes that no network can have
-        raise CheckpointError(f"no Hallo network can be built from its configuration: {error}") from error
+    state = HalloSystem(config, Build(device="meta")).state_dict()
     return tuple((key, tuple(value.shape)) for key, value in state.items())
 
 
@@ -98,6 +102,7 @@ def read_autoencoder(path: str | Path, config: HalloConfig = HALLO) -> dict[str,
     theirs = {key: names.theirs(key.removeprefix("autoencoder.")) for key in ours}
     expected = {theirs[key]: shape for key, shape in ours.items()}
     check_keys(Path(path).name, expected, {key: tuple(value.shape) for key, value in found.items()})
+    check_floating(Path(path).name, found)
     return {key: found[theirs[key]] for key in ours}
 
 
@@ -138,7 +143,7 @@ def load_hallo_base(path: str | Path, build: Build = DEFAULT_BUILD) -> tuple[Hal
         shapes = {key: tuple(entry["shape"]) for key, entry in header.items()}
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path.name}: its metadata cannot be used: {quote(error, 160)}") from error
-    check_keys(path.name, base_shapes(config)[0], shapes)
+    check_keys(path.name, base_shapes(config, path.name)[0], shapes)
     return assembled(config, build, read_tensors(path)), metadata
 
 
@@ -155,7 +160,18 @@ def checked_table(path: str | Path, expected: Shapes) -> dict[str, Tensor]:
     """A file's tensors, which are exactly those expected."""
     found = read_table(path)
     check_keys(Path(path).name, expected, {key: tuple(value.shape) for key, value in found.items()})
+    check_floating(Path(path).name, found)
     return found
+
+
+def check_floating(name: str, found: Mapping[str, Tensor]) -> None:
+    """Raises ``CheckpointError`` where weights are whole numbers, which mean nothing without their scales."""
+    for key, value in found.items():
+        if not value.is_floating_point():
+            raise CheckpointError(
+                f"{name}: {key!r} is of type {str(value.dtype).removeprefix('torch.')}, a weight has to be a floating "
+                "point number; take the file that was not quantised"
+            )
 
 
 def position_tables(expected: Shapes) -> Shapes:
@@ -172,5 +188,9 @@ def check_positions(name: str, tables: Mapping[str, Tensor]) -> None:
     """Raises ``CheckpointError`` unless every table holds the sinusoids that the network works out for itself."""
     for key, table in tables.items():
         expected = temporal_positions(POSITIONS_LENGTH, table.shape[-1], torch.zeros((), dtype=torch.float32))
-        if not torch.allclose(table[0].float(), expected, rtol=0, atol=POSITIONS_TOLERANCE):
-            raise CheckpointError(f"{name}: {key!r} does not hold the sinusoids of AnimateDiff's second version")
+        largest = float((table[0].float() - expected).abs().max())
+        if not largest <= POSITIONS_TOLERANCE:  # so that no number at all is refused too
+            raise CheckpointError(
+                f"{name}: {key!r} does not hold the sinusoids of AnimateDiff's second version, it deviates by up to "
+                f"{largest:.3g} ({POSITIONS_TOLERANCE:g} is allowed); take Hallo's own net.pth, or mm_sd_v15_v2"
+            )

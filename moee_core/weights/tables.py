@@ -32,8 +32,11 @@ def read_table(path: str | Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         read_header(path)  # says more of a damaged file than the library does
         return read_tensors(path)
-    with path.open("rb") as stream:
-        start = stream.read(16)
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(16)
+    except OSError as error:
+        raise CheckpointError(f"{path.name} cannot be read: {error.strerror}; look at who may read it") from error
     if start and not start.startswith(PICKLES):
         raise CheckpointError(
             f"{path.name} is not a file of weights, it begins with {start!r}; a download may have saved a page or a "
@@ -47,7 +50,12 @@ def shapes_of(path: str | Path) -> dict[str, tuple[int, ...]]:
     path = Path(path)
     if path.suffix == ".safetensors" and path.is_file():
         header, _ = read_header(path)
-        return {key: tuple(entry["shape"]) for key, entry in header.items()}
+        try:
+            return {key: tuple(entry["shape"]) for key, entry in header.items()}
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{path.name} is damaged: its header gives no shapes; copy or download it again"
+            ) from error
     return {key: tuple(value.shape) for key, value in read_table(path).items()}
 
 
@@ -58,10 +66,10 @@ def unpickled(path: Path, wanted: str = "its table of weights as .safetensors", 
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path.name} holds more than weights and is not opened, because that could run anything; "
-            f"save {wanted}, where you trust the file"
+            f"{path.name} is damaged, or holds more than weights and is not opened, because that could run anything; "
+            f"copy or download it again, or save {wanted}, where you trust the file"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # a damaged pickle raises whatever its broken instructions come to
         raise CheckpointError(f"{path.name} is damaged: {quote(error, 80)}; copy or download it again") from error
 
 

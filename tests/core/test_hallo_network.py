@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from moee_core.experts.mixture import Routing
+from moee_core.networks.blocks import ResnetBlock
 from moee_core.networks.config import PortraitUNetConfig
 from moee_core.networks.masked_audio import MaskedAudioAttention, SpeechRegions
 from moee_core.networks.portrait_unet import EmotionContext, MotionSite, PortraitUNet
@@ -411,3 +412,28 @@ def test_settings_that_do_not_belong_together_are_refused():
         replace(TINY, audio=replace(TINY.audio, token_width=768))
     with pytest.raises(ValueError, match="locator_widths has 2 sizes, the autoencoder's latents need 4"):
         replace(TINY, locator_widths=(16, 32))
+
+
+@pytest.mark.parametrize(
+    ("part", "settings", "message"),
+    [
+        ("unet", {"motion_frames": 0}, "must carry over 1 to 4 of them, motion_frames is 0"),
+        ("unet", {"motion_frames": 5}, "must carry over 1 to 4 of them, motion_frames is 5"),
+        ("unet", {"beta_schedule": "cosine"}, "beta_schedule must be one of linear, scaled_linear; got 'cosine'"),
+        ("unet", {"audio_layout": "plain"}, "has audio_layout 'masked' and motion_layout 'animatediff', got 'plain'"),
+        ("unet", {"motion_layout": "plain"}, "got 'masked' and 'plain'"),
+        ("identity", {"tokens": 0}, r"IdentityConfig\.tokens must be above 0, got 0"),
+        ("autoencoder", {"block_widths": ()}, r"AutoencoderKLConfig\.block_widths must be above 0, got \(\)"),
+        ("autoencoder", {"norm_groups": 0}, r"AutoencoderKLConfig\.norm_groups must be above 0, got 0"),
+        ("", {"window_frames": -1}, r"HalloConfig\.window_frames must be above 0, got -1"),
+        ("", {"fps": float("nan")}, r"HalloConfig\.fps must be above 0, got nan"),
+    ],
+)
+def test_sizes_that_no_base_has_are_refused(part: str, settings: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        replace(TINY, **({part: replace(getattr(TINY, part), **settings)} if part else settings))
+
+
+def test_a_time_embedding_that_is_read_has_to_be_given():
+    with pytest.raises(ValueError, match="reads a time embedding, none was given"):
+        ResnetBlock(32, 32, 8, 32, Build())(torch.zeros(1, 32, 4, 4))

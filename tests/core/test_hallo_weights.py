@@ -184,8 +184,10 @@ TABLE = MIDDLE + "transformer_blocks.0.attention_blocks.0.pos_encoder.pe"
         ("denoising_unet.more", torch.zeros(1), "'denoising_unet.more' is unknown"),
         ("audioproj.norm.bias", torch.zeros(3), "'audioproj.norm.bias' has shape (3,), this architecture needs (40,)"),
         (TABLE, torch.zeros(1, 32, 64), f"'{TABLE}' does not hold the sinusoids of AnimateDiff's second version"),
+        (TABLE, torch.zeros(1, 32, 64), "it deviates by up to 1 (0.005 is allowed); take Hallo's own net.pth"),
+        ("audioproj.norm.bias", torch.zeros(40, dtype=torch.int8), "'audioproj.norm.bias' is of type int8, a weight"),
     ],
-    ids=["projector", "idle module", "table", "unknown", "shape", "positions"],
+    ids=["projector", "idle module", "table", "unknown", "shape", "positions", "deviation", "quantised"],
 )
 def test_a_net_that_does_not_fit_is_refused(tmp_path: Path, key: str, value: Tensor | None, message: str):
     state = net_state()
@@ -204,6 +206,21 @@ def test_an_autoencoder_that_does_not_fit_is_refused(tmp_path: Path):
     save_file(state, tmp_path / "vae.safetensors")
     with pytest.raises(CheckpointError, match=r"^vae.safetensors: .*'decoder.conv_out.bias' is missing"):
         read_autoencoder(tmp_path / "vae.safetensors", TINY)
+
+
+@pytest.mark.parametrize("cut", [0.05, 0.3, 0.6, 0.9])
+def test_what_is_left_of_an_old_pickle_is_refused_by_name(tmp_path: Path, cut: float):
+    """Before 2020 PyTorch saved no archive; each place to break off fails in its own way."""
+    whole = tmp_path / "whole.pth"
+    torch.save({f"weight.{i}": torch.ones(3) for i in range(20)}, whole, _use_new_zipfile_serialization=False)
+    content = whole.read_bytes()
+    whole.unlink()
+    size = int(cut * len(content))
+    for name, damaged in (("cut.pth", content[:size]), ("torn.pth", content[:size] + content[size + 7 :])):
+        (tmp_path / name).write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=f"^{name} is damaged"):
+            read_net(tmp_path / name, TINY)
+    assert len(survey(tmp_path).unknown) == 2
 
 
 class Harmful:
@@ -282,6 +299,11 @@ def test_a_base_that_does_not_fit_is_refused(files: tuple[Path, Path], tmp_path:
         load_hallo_base(path)
     save_file(state, path, metadata={**metadata, "config": json.dumps({"unet": {"more": 1}})})
     with pytest.raises(CheckpointError, match=r"its metadata cannot be used.*unknown setting 'more'"):
+        load_hallo_base(path)
+    sizes = json.loads(metadata["config"])
+    sizes["unet"]["layers_per_block"] = 1.5
+    save_file(state, path, metadata={**metadata, "config": json.dumps(sizes)})
+    with pytest.raises(CheckpointError, match=r"^base\.safetensors: no Hallo network can be built from this config"):
         load_hallo_base(path)
     save_file(state, path)
     with pytest.raises(CheckpointError, match="is not a Hallo base of format 1"):
