@@ -25,7 +25,13 @@ are then those of the authors, and the default is what the accident stands in th
     reference features      rounded to half precision                     in the networks' precision
     a stack of pictures     taken for one in [0, 1] and stretched         left alone
     above mid-grey
+    end of a recording *    ``features(samples, n)`` with n the next      features of the recording alone, the last
+                            multiple of the window; ``total`` n, cut      frame's tokens fill the last window up
+                            afterwards
+    noise *                 ``running_noise(42)``, in the networks' type  ``numbered_noise`` of the caller's seed
     ======================= ============================================= =========================================
+
+    * handed in by the caller: the option does not reach it, but without it the numbers are not the authors'
 
 Xu et al. 2024, "Hallo: Hierarchical Audio-Driven Visual Synthesis for Portrait Image Animation"; facts from the
 authors' published code. Raises ``ValueError`` for conditions that do not fit the configuration.
