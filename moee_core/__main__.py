@@ -272,9 +272,7 @@ def _emotions(_options: argparse.Namespace) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    from dataclasses import asdict
-
-    from .weights.checkpoint import inspect_checkpoint, read_header
+    from .weights.checkpoint import config_to_dict, inspect_checkpoint, read_header
     from .weights.emo_talker import ARCHITECTURE, inspect_emo_talker
 
     if read_header(Path(options.file))[1].get("architecture") == ARCHITECTURE:
@@ -282,7 +280,7 @@ def _inspect(options: argparse.Namespace) -> int:
     else:
         info = inspect_checkpoint(options.file)
     if options.json:
-        body = {"config": asdict(info.config), "metadata": info.metadata, "parameters": info.parameters}
+        body = {"config": config_to_dict(info.config), "metadata": info.metadata, "parameters": info.parameters}
         sys.stdout.write(json.dumps(body, indent=1) + "\n")
         return 0
     dtypes = ", ".join(sorted(set(info.dtypes.values())))

@@ -104,9 +104,11 @@ class Build:
     def linear(self, inputs: int, outputs: int, bias: bool = True) -> Any:
         return self.operations.Linear(inputs, outputs, bias=bias, dtype=self.dtype, device=self.device)
 
-    def conv(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> Any:
+    def conv(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, padding: int | None = None) -> Any:
+        """``padding`` None keeps the size where the stride is 1."""
+        around = kernel // 2 if padding is None else padding
         return self.operations.Conv2d(
-            inputs, outputs, kernel, stride=stride, padding=kernel // 2, dtype=self.dtype, device=self.device
+            inputs, outputs, kernel, stride=stride, padding=around, dtype=self.dtype, device=self.device
         )
 
     def patch_conv(self, inputs: int, outputs: int, size: int) -> Any:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 TRAIN_STEPS = 1000
+BETA_SCHEDULES = ("linear", "scaled_linear")
 
 
 @lru_cache(maxsize=8)
@@ -25,7 +26,7 @@ def alphas_cumprod(
     elif kind == "scaled_linear":
         betas = torch.linspace(start**0.5, end**0.5, TRAIN_STEPS, dtype=torch.float64) ** 2
     else:
-        raise ValueError(f"unknown beta schedule {kind!r}; choose linear or scaled_linear")
+        raise ValueError(f"unknown beta schedule {kind!r}; choose {' or '.join(BETA_SCHEDULES)}")
     root = torch.cumprod(1.0 - betas, dim=0).sqrt()
     if zero_snr:
         first, last = root[0].clone(), root[-1].clone()

@@ -10,6 +10,7 @@ A subclass of ``Site`` decides what happens around each spatial transformer (aud
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +19,27 @@ from ..ops import Build
 from .blocks import Downsample, ResnetBlock, Upsample
 from .config import PortraitUNetConfig
 
-MakeSite = Callable[[int], nn.Module]
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a site stands: its channels, its level of the UNet, and the channels that enter its block.
+
+    ``attention`` is False at levels without spatial attention, where a network may have sites of another kind or none.
+    """
+
+    width: int
+    level: int
+    entering: int
+    attention: bool = True
+
+
+MakeSite = Callable[[Place], nn.Module | None]
+"""The site of a place, None for no site; all places of a block alike."""
 RunSite = Callable[[nn.Module, Tensor], Tensor]
+
+
+def _sites(places: list[Place], make_site: MakeSite) -> nn.ModuleList:
+    return nn.ModuleList(site for site in map(make_site, places) if site is not None)
 
 
 class DownBlock(nn.Module):
@@ -34,7 +54,12 @@ class DownBlock(nn.Module):
             ResnetBlock(before if i == 0 else width, width, config.time_width, config.norm_groups, build)
             for i in range(count)
         )
-        self.sites = nn.ModuleList(make_site(width) for _ in range(count if config.attention_levels[level] else 0))
+        attention = config.attention_levels[level]
+        places = [
+            Place(width=width, level=level, entering=before if i == 0 else width, attention=attention)
+            for i in range(count)
+        ]
+        self.sites = _sites(places, make_site)
         self.downsample = Downsample(width, build) if level + 1 < len(widths) else None
 
     def forward(self, x: Tensor, emb: Tensor, run: RunSite) -> tuple[Tensor, list[Tensor]]:
@@ -59,7 +84,7 @@ class MidBlock(nn.Module):
         self.resnets = nn.ModuleList(
             ResnetBlock(width, width, config.time_width, config.norm_groups, build) for _ in range(2)
         )
-        self.sites = nn.ModuleList([make_site(width)])
+        self.sites = _sites([Place(width=width, level=len(config.block_widths) - 1, entering=width)], make_site)
 
     def forward(self, x: Tensor, emb: Tensor, run: RunSite) -> Tensor:
         x = run(self.sites[0], self.resnets[0](x, emb))
@@ -75,12 +100,15 @@ class UpBlock(nn.Module):
         width = widths[level]
         below = widths[min(level + 1, len(widths) - 1)]
         count = config.layers_per_block + 1
-        skips = [width] * config.layers_per_block + [widths[max(level - 1, 0)]]
+        above = widths[max(level - 1, 0)]
+        skips = [width] * config.layers_per_block + [above]
         self.resnets = nn.ModuleList(
             ResnetBlock((below if i == 0 else width) + skips[i], width, config.time_width, config.norm_groups, build)
             for i in range(count)
         )
-        self.sites = nn.ModuleList(make_site(width) for _ in range(count if config.attention_levels[level] else 0))
+        # what enters an up block is counted by the skip that closes it, as the family's code does
+        place = Place(width=width, level=level, entering=above, attention=config.attention_levels[level])
+        self.sites = _sites([place] * count, make_site)
         self.upsample = Upsample(width, build) if level > 0 else None
 
     def forward(self, x: Tensor, skips: list[Tensor], emb: Tensor, run: RunSite) -> Tensor:

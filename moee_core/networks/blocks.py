@@ -41,20 +41,24 @@ class TimeEmbedding(nn.Module):
 
 
 class ResnetBlock(nn.Module):
-    """norm - SiLU - conv, plus time embedding, norm - SiLU - conv, plus shortcut."""
+    """norm - SiLU - conv, plus time embedding, norm - SiLU - conv, plus shortcut. ``time_width`` 0: no time embedding,
+    as in an autoencoder."""
 
-    def __init__(self, inputs: int, outputs: int, time_width: int, groups: int, build: Build):
+    def __init__(self, inputs: int, outputs: int, time_width: int, groups: int, build: Build, eps: float = 1e-5):
         super().__init__()
-        self.norm1 = build.group_norm(groups, inputs)
+        self.norm1 = build.group_norm(groups, inputs, eps=eps)
         self.conv1 = build.conv(inputs, outputs)
-        self.time_emb_proj = build.linear(time_width, outputs)
-        self.norm2 = build.group_norm(groups, outputs)
+        self.time_emb_proj = build.linear(time_width, outputs) if time_width else None
+        self.norm2 = build.group_norm(groups, outputs, eps=eps)
         self.conv2 = build.conv(outputs, outputs)
         self.conv_shortcut = build.conv(inputs, outputs, kernel=1) if inputs != outputs else None
 
-    def forward(self, x_NCHW: Tensor, emb_NE: Tensor) -> Tensor:
+    def forward(self, x_NCHW: Tensor, emb_NE: Tensor | None = None) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x_NCHW)))
-        h = h + self.time_emb_proj(F.silu(emb_NE))[:, :, None, None]
+        if self.time_emb_proj is not None:
+            if emb_NE is None:
+                raise ValueError("this residual block reads a time embedding, none was given; give emb_NE")
+            h = h + self.time_emb_proj(F.silu(emb_NE))[:, :, None, None]
         h = self.conv2(F.silu(self.norm2(h)))
         return (x_NCHW if self.conv_shortcut is None else self.conv_shortcut(x_NCHW)) + h
 

@@ -28,10 +28,21 @@ class MotionModule(nn.Module):
 
     The last ``k`` frames of the previous window stand in front of the sequence at positions 0..k-1 as the reference
     net's features of the same site; their outputs are dropped. So windows continue each other (MoEE 4.1, Hallo).
+    ``norm_carried``: they pass the norm at the entry like every frame, as in Hallo.
     """
 
-    def __init__(self, width: int, heads: int, attentions: int, ff_multiple: int, groups: int, build: Build):
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        attentions: int,
+        ff_multiple: int,
+        groups: int,
+        build: Build,
+        norm_carried: bool = False,
+    ):
         super().__init__()
+        self.norm_carried = norm_carried
         self.norm = build.group_norm(groups, width, eps=1e-6)
         self.proj_in = build.linear(width, width)
         self.norms = nn.ModuleList(build.layer_norm(width) for _ in range(attentions))
@@ -46,7 +57,11 @@ class MotionModule(nn.Module):
         lead = 0
         if motion_BkTC is not None:
             lead = motion_BkTC.shape[1]
-            tokens = torch.cat([motion_BkTC.to(tokens.dtype), tokens], dim=1)
+            carried = motion_BkTC.to(tokens.dtype)
+            if self.norm_carried:
+                flat_NCT = carried.flatten(0, 1).transpose(1, 2)
+                carried = self.norm(flat_NCT).transpose(1, 2).reshape(carried.shape)
+            tokens = torch.cat([carried, tokens], dim=1)
         sequence = self.proj_in(tokens).transpose(1, 2).reshape(-1, lead + frames, c)  # (B*T, k+F, C)
         positions = temporal_positions(lead + frames, c, sequence)
         for norm, attention in zip(self.norms, self.attentions, strict=True):

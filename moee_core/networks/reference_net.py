@@ -10,13 +10,13 @@ It runs once for a portrait and once per window for the motion frames, at time-s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from ..ops import Build
-from .backbone import Backbone
+from .backbone import Backbone, Place
 from .blocks import SpatialTransformer, TimeEmbedding
 from .config import PortraitUNetConfig
 
@@ -25,13 +25,23 @@ from .config import PortraitUNetConfig
 class ReferenceFeatures:
     """What the denoiser reads.
 
-    ``sites``: per site (B, T_s, C_s) of the portrait. ``motion``: per site (B, k, T_s, C_s) of the last frames of the
-    previous window, or None. ``latent`` (B, Cz, H, W): the portrait's own latent, used by the reference anchor.
+    ``sites``: per site (B, T_s, C_s) of the portrait, or (B * F, T_s, C_s) where every frame reads its own.
+    ``motion``: per site (B, k, T_s, C_s) of the last frames of the previous window, or None. ``latent`` (B, Cz, H, W):
+    the portrait's own latent, used by the reference anchor.
     """
 
     sites: tuple[Tensor, ...]
     latent: Tensor
     motion: tuple[Tensor, ...] | None = None
+
+    def rounded(self, dtype: torch.dtype = torch.float16) -> ReferenceFeatures:
+        """The features as they come out of another type's storage, in their own type: Hallo keeps them in half
+        precision whatever the networks compute in."""
+
+        def through(tokens: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            return tuple(x.to(dtype).to(x.dtype) for x in tokens)
+
+        return replace(self, sites=through(self.sites), motion=None if self.motion is None else through(self.motion))
 
     def batched(self, times: int) -> ReferenceFeatures:
         """The same reference for ``times`` guidance branches: the batch repeated."""
@@ -53,9 +63,11 @@ class ReferenceNet(nn.Module):
         super().__init__()
         self.config = config
 
-        def site(width: int) -> nn.Module:
+        def site(place: Place) -> nn.Module | None:
+            if not place.attention:
+                return None
             return SpatialTransformer(
-                width, config.heads, config.identity_width, config.ff_multiple, config.norm_groups, build
+                place.width, config.heads, config.identity_width, config.ff_multiple, config.norm_groups, build
             )
 
         self.time_embedding = TimeEmbedding(config.block_widths[0], config.time_width, build)

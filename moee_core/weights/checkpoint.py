@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from ..emotion.vocabulary import quote
 from ..errors import CheckpointError
-from ..networks.config import SystemConfig
+from ..networks.config import LATER, SystemConfig
 from ..ops import DEFAULT_BUILD, Build
 from ..systems.moee import MoEESystem
 
@@ -192,15 +192,28 @@ def write_checkpoint(
     dtype: torch.dtype,
 ) -> None:
     """The weights of any architecture with what its loader reads: ``config`` is a dataclass. Atomic."""
+    write_state(path, architecture, format_, module.state_dict(), config, metadata, dtype)
+
+
+def write_state(
+    path: str | Path,
+    architecture: str,
+    format_: str,
+    state: dict[str, Tensor],
+    config: Any,
+    metadata: dict[str, str] | None,
+    dtype: torch.dtype,
+) -> None:
+    """As ``write_checkpoint``, of weights that are in no network."""
     from safetensors.torch import save_file
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    state = {key: value.detach().to("cpu", dtype).contiguous() for key, value in module.state_dict().items()}
+    stored = {key: value.detach().to("cpu", dtype).contiguous() for key, value in state.items()}
     header = {
         "architecture": architecture,
         "format": format_,
-        "config": json.dumps(dataclasses.asdict(config)),
+        "config": json.dumps(config_to_dict(config)),
         "licence": "Apache-2.0",
         **(metadata or {}),
     }
@@ -208,7 +221,7 @@ def write_checkpoint(
     try:
         temporary.touch()
         mode = temporary.stat().st_mode  # what the user's umask gives; some safetensors releases make it private
-        save_file(state, str(temporary), metadata=header)
+        save_file(stored, str(temporary), metadata=header)
         os.chmod(temporary, mode)
         os.replace(temporary, path)
     finally:
@@ -222,6 +235,18 @@ def state_hash(state: dict[str, Tensor]) -> str:
         digest.update(key.encode())
         digest.update(state[key].detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def config_to_dict(config: Any) -> dict[str, Any]:
+    """Nested frozen dataclasses as JSON holds them; settings marked ``LATER`` only where they are not at their
+    default."""
+    values: dict[str, Any] = {}
+    for one in dataclasses.fields(config):
+        value = getattr(config, one.name)
+        if one.metadata.get(LATER) and value == one.default:
+            continue
+        values[one.name] = config_to_dict(value) if dataclasses.is_dataclass(value) else value
+    return values
 
 
 def config_from_dict(kind: Any, values: dict[str, Any]) -> Any:

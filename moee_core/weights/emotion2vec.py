@@ -14,12 +14,10 @@ Raises ``CheckpointError`` naming the folder or file and one offending weight.
 from __future__ import annotations
 
 import logging
-import pickle
 import re
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..audio.emotion2vec import KERNELS, Emotion2Vec, Emotion2VecConfig, Emotion2VecFeatures
@@ -27,6 +25,7 @@ from ..emotion.vocabulary import quote
 from ..errors import CheckpointError
 from ..ops import Build
 from .checkpoint import check_keys, read_tensors
+from .tables import unpickled
 
 AUDIO = "modality_encoders.AUDIO."
 NAMES = (  # ours -> published; {} is the same number in both, {+1} is one more, because theirs begin with a transpose
@@ -52,6 +51,7 @@ IN_A_BLOCK = (
 FINETUNED = "d2v_model."
 ENCODER = ("modality_encoders.", "blocks.", "norm.")
 """What belongs to the encoder; a final ``norm.`` would be another architecture."""
+IN_IT = "its table 'model' as model.safetensors"
 LEFT_ASIDE = (AUDIO + "decoder.",)
 
 
@@ -106,7 +106,7 @@ def _file(folder: Path) -> Path:
 
 def _encoder_state(path: Path) -> dict[str, Tensor]:
     """The encoder's weights by their published names, of a finetuned checkpoint without what stands before them."""
-    found: Any = read_tensors(path) if path.suffix == ".safetensors" else _unpickled(path)
+    found: Any = read_tensors(path) if path.suffix == ".safetensors" else unpickled(path, IN_IT)
     for inside in ("state_dict", "model_state_dict", "model"):
         if isinstance(found, dict) and isinstance(found.get(inside), dict):
             found = found[inside]
@@ -122,18 +122,6 @@ def _encoder_state(path: Path) -> dict[str, Tensor]:
     if scale is not None and scale.dim() == 4:  # as the first releases wrote it
         state[AUDIO + "alibi_scale"] = scale[None]
     return state
-
-
-def _unpickled(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path.name} holds more than weights and is not opened, because that could run anything; save its table "
-            "'model' as model.safetensors, where you trust the file"
-        ) from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise CheckpointError(f"{path.name} is damaged: {quote(error, 80)}; copy or download it again") from error
 
 
 def _sizes(name: str, shapes: dict[str, tuple[int, ...]]) -> Emotion2VecConfig:

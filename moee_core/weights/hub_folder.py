@@ -13,10 +13,12 @@ from ..emotion.vocabulary import quote
 from ..errors import CheckpointError
 
 
-def load_folder(class_name: str, folder: Path, title: str, aside: tuple[str, ...], advice: str = "") -> Any:
+def load_folder(
+    class_name: str, folder: Path, title: str, aside: tuple[str, ...], advice: str = "", may_lack: tuple[str, ...] = ()
+) -> Any:
     """The network of transformers' ``class_name`` in float32; weights whose names begin with one of ``aside`` are left
-    aside, any other that is missing, unknown or of another shape is an error. ``title`` and ``advice`` are for the
-    user."""
+    aside, those in ``may_lack`` may be absent, any other that is missing, unknown or of another shape is an error.
+    ``title`` and ``advice`` are for the user."""
     try:
         import transformers
     except ImportError as error:
@@ -28,7 +30,7 @@ def load_folder(class_name: str, folder: Path, title: str, aside: tuple[str, ...
         model, report = found
     except Exception as error:  # transformers and its readers raise many kinds; all mean the same to the user
         raise CheckpointError(f"{quote(folder, 120)} cannot be loaded as {title}: {quote(error, 160)}") from error
-    missing = sorted(report["missing_keys"])
+    missing = sorted(set(report["missing_keys"]) - set(may_lack))
     unknown = sorted(key for key in report["unexpected_keys"] if not key.startswith(aside))
     end = f"; {advice}" if advice else ""
     for keys, what in ((missing, "lacks"), (unknown, "has the unknown")):

@@ -8,12 +8,29 @@ from pathlib import Path
 import pytest
 import torch
 
+from moee_core.systems.hallo import HalloSystem
+from moee_core.weights.hallo import load_hallo
+
+from ..fixtures.hallo_parity import TINY as HALLO
+from ..fixtures.hallo_parity import write_hallo
 from ..fixtures.tiny import save_tiny
 
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny(tmp_path_factory.mktemp("model") / "tiny.safetensors")
+
+
+@pytest.fixture(scope="session")
+def hallo_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """net.pth and autoencoder of the tiny Hallo, with made-up weights."""
+    return write_hallo(tmp_path_factory.mktemp("hallo"))
+
+
+@pytest.fixture(scope="session")
+def hallo(hallo_files: tuple[Path, Path]) -> HalloSystem:
+    """The tiny Hallo, for all tests; who changes it changes a copy."""
+    return load_hallo(*hallo_files, HALLO)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import av
@@ -25,7 +25,7 @@ from moee_core.emotion.vocabulary import COMPOUNDS, LABELS
 from moee_core.networks.portrait_unet import PortraitUNet
 from moee_core.portrait.image import read_portrait
 from moee_core.video.frames import read_video
-from moee_core.weights.checkpoint import inspect_checkpoint
+from moee_core.weights.checkpoint import config_to_dict, inspect_checkpoint
 
 from ..fixtures.tiny import TINY, save_tiny, tiny_system
 from .test_media import lag_of, noise, opened, wav, write_sound
@@ -493,7 +493,8 @@ def test_inspect_as_json_gives_back_the_configuration(tiny_checkpoint, command):
     done = command("inspect", tiny_checkpoint, "--json")
     assert (done.code, done.err) == (0, "")
     body = json.loads(done.out)
-    assert body["config"] == json.loads(json.dumps(asdict(TINY)))
+    assert body["config"] == json.loads(json.dumps(config_to_dict(TINY)))
+    assert body["config"] == json.loads(body["metadata"]["config"])  # nothing that the file does not say
     assert body["parameters"] == sum(value.numel() for value in tiny_system().state_dict().values())
     assert body["metadata"]["architecture"] == "moee"
 
