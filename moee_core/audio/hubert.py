@@ -20,9 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..emotion.vocabulary import quote
-from ..errors import CheckpointError
-from ..weights.hub_folder import load_folder, read_settings
+from ..weights.hub_folder import load_folder, normalises, settings_of
 from .emotion_features import FRAME_SAMPLES
 
 CONTEXT_FRAMES = 100
@@ -78,16 +76,7 @@ def stretch(samples: Tensor, first: int, last: int, gain: float, eps: float | No
 def load_hubert(folder: str | Path) -> HubertFeatures:
     """The model of a local folder, in float32."""
     folder = Path(folder)
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(
-            f"{quote(folder, 120)} holds no HuBERT model (no config.json); give a folder downloaded from the hub"
-        )
-    settings = read_settings(folder / "config.json")
-    if settings.get("model_type") != "hubert":
-        kind = quote(settings.get("model_type", "unknown"))
-        raise CheckpointError(f"{quote(folder, 120)} holds a model of type {kind}, hubert is needed")
+    settings_of(folder, "hubert", "HuBERT model")
     model = load_folder("HubertModel", folder, "HuBERT", CLASSIFIER)
-    prepared = folder / "preprocessor_config.json"
-    normalise = bool(read_settings(prepared).get("do_normalize", True)) if prepared.is_file() else True
     logging.getLogger(__name__).info("emotion features from %s", folder)
-    return HubertFeatures(model, normalise=normalise)
+    return HubertFeatures(model, normalise=normalises(folder))

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ..emotion.vocabulary import quote
 from ..errors import CheckpointError
-from ..weights.hub_folder import load_folder, read_settings
+from ..weights.hub_folder import load_folder, normalises, settings_of
 from .encoder import AudioFeatures
 
 FPS = 25.0
@@ -93,18 +93,9 @@ class Wav2Vec2Features:
 def load_wav2vec2(folder: str | Path) -> Wav2Vec2Features:
     """The model of a local folder, in float32."""
     folder = Path(folder)
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(
-            f"{quote(folder, 120)} holds no wav2vec 2.0 (no config.json); give a folder downloaded from the hub"
-        )
-    settings = read_settings(folder / "config.json")
-    if settings.get("model_type") != "wav2vec2":
-        kind = quote(settings.get("model_type", "unknown"))
-        raise CheckpointError(f"{quote(folder, 120)} holds a model of type {kind}, wav2vec2 is needed")
+    settings = settings_of(folder, "wav2vec2", "wav2vec 2.0")
     if settings.get("do_stable_layer_norm"):
         raise CheckpointError(f"{quote(folder, 120)} holds a large wav2vec 2.0; Hallo hears with the base one")
     model = load_folder("Wav2Vec2Model", folder, "wav2vec 2.0", TRANSCRIBER, may_lack=MASK)
-    prepared = folder / "preprocessor_config.json"
-    normalise = bool(read_settings(prepared).get("do_normalize", True)) if prepared.is_file() else True
     logging.getLogger(__name__).info("speech features from %s", folder)
-    return Wav2Vec2Features(model, normalise=normalise)
+    return Wav2Vec2Features(model, normalise=normalises(folder))

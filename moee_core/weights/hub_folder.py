@@ -42,6 +42,26 @@ def load_folder(
     return model.float()
 
 
+def settings_of(folder: Path, model_type: str, title: str) -> dict[str, Any]:
+    """What config.json says of a model that has to be of ``model_type``."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise CheckpointError(
+            f"{quote(folder, 120)} holds no {title} (no config.json); give a folder downloaded from the hub"
+        )
+    settings = read_settings(path)
+    if settings.get("model_type") != model_type:
+        kind = quote(settings.get("model_type", "unknown"))
+        raise CheckpointError(f"{quote(folder, 120)} holds a model of type {kind}, {model_type} is needed")
+    return settings
+
+
+def normalises(folder: Path) -> bool:
+    """Whether a model of sound wants its recordings at mean 0 and variance 1; yes where its folder does not say."""
+    path = folder / "preprocessor_config.json"
+    return bool(read_settings(path).get("do_normalize", True)) if path.is_file() else True
+
+
 def read_settings(path: Path) -> dict[str, Any]:
     """A JSON file that holds a table."""
     try:
