@@ -74,7 +74,7 @@ class SpeechEncoder(nn.Module):
 
 @torch.no_grad()
 def encode_speech(
-    encoder: SpeechEncoder, samples: Tensor, num_frames: int, fps: float = 25.0, chunk_frames: int = 1500
+    encoder: SpeechEncoder, samples: Tensor, num_frames: int, fps: float = 25.0, chunk_frames: int = 250
 ) -> AudioFeatures:
     """A whole recording, in chunks with enough context that the result is that of one pass, on the encoder's device.
 

@@ -21,7 +21,7 @@ EMBEDDED = Path(__file__).parents[1] / "assets" / "embedded.safetensors"
 STRETCH = np.array([1.06, 1.12, 1.1], np.float32)
 """Opening, width and teeth: one over the encoder's correlation with them on training speech, where it is timid."""
 FPS = 25.0
-CHUNK_FRAMES = 1500
+CHUNK_FRAMES = 250
 
 QUIET_DB, SPEECH_DB = -34.0, -26.0
 """Below the recording's loud parts: silence under the first, speech over the second, in between a passage."""
