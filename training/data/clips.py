@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from moee_core.audio.mel import HOP, MELS, log_mel, normalise_level
+from moee_core.audio.mel import HOP, MELS, log_mel, normalise_level, stretched
 from moee_core.emotion.action_units import action_unit_vector
 from moee_core.emotion.units import parse_units
 from moee_core.emotion.vocabulary import LABELS
@@ -258,14 +258,10 @@ def heard(rng: np.random.Generator, samples: np.ndarray, frames: int) -> tuple[n
 
 def another_throat(rng: np.random.Generator, mel: np.ndarray) -> np.ndarray:
     """Stretch the mel axis (vocal tract length) and bend the spectrum smoothly (microphone, timbre)."""
-    bands = np.arange(MELS)
-    source = np.clip((bands + 8) * float(np.exp(rng.uniform(-0.16, 0.16))) - 8, 0, MELS - 1)
-    low = np.minimum(source.astype(int), MELS - 2)
-    part = (source - low).astype(np.float32)
-    stretched = mel[:, low] * (1 - part) + mel[:, low + 1] * part
+    other = stretched(torch.from_numpy(mel), float(np.exp(rng.uniform(-0.16, 0.16)))).numpy()
     knots = rng.normal(0.0, 0.2, 6)
-    bend = np.interp(bands, np.linspace(0, MELS - 1, len(knots)), knots)
-    return (stretched + bend).astype(np.float32)
+    bend = np.interp(np.arange(MELS), np.linspace(0, MELS - 1, len(knots)), knots)
+    return (other + bend).astype(np.float32)
 
 
 def augment(rng: np.random.Generator, wave: torch.Tensor) -> torch.Tensor:
