@@ -124,8 +124,8 @@ def conditioning(
     frames: Tensor,
     motion_kZhw: Tensor | None = None,
 ) -> dict[str, list]:
-    """CONDITIONING for the given frame numbers: ``full``, and the same ``without_emotion``, ``without_audio`` and
-    without either (``negative``). ``motion_kZhw``: the last frames before them; None repeats the portrait."""
+    """CONDITIONING for the given frame numbers: ``full``, the same ``without_audio``, and without audio and emotion
+    (``negative``). ``motion_kZhw``: the last frames before them; None repeats the portrait."""
     count = encoders.config.unet.motion_frames
     motion = portrait.latent.expand(count, -1, -1, -1) if motion_kZhw is None else motion_kZhw
     reference = ReferenceFeatures(
@@ -144,7 +144,6 @@ def conditioning(
 
     return {
         "full": entry(tokens, shares),
-        "without_emotion": entry(tokens, neutral),
         "without_audio": entry(silent, shares),
         "negative": entry(silent, neutral),
     }

@@ -17,7 +17,7 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from ..moee_core.diffusion.sampler import frame_noise, guided
+from ..moee_core.diffusion.sampler import frame_noise, guided_in_silence, spoken_passes
 from ..moee_core.jobs import Job, fingerprint, keep_speed
 from .conditions import conditioning
 from .host import CHECKPOINT, own_experts
@@ -38,27 +38,25 @@ class Settings:
 
     @property
     def branches(self) -> int:
-        """Passes of the network in every step: one, and one for each guidance that is on."""
-        return 1 + sum(scale != 1.0 for scale in (self.emotion_guidance, self.audio_guidance))
+        """Passes of the network in every step: one, two with guidance of the audio, three with that of the emotion."""
+        return len(spoken_passes(self.emotion_guidance, self.audio_guidance))
 
 
 class ConditionGuider(comfy.samplers.CFGGuider):
-    """full + sum over conditions of (scale - 1) (full - without it); a scale of 1 costs nothing."""
+    """Guidance with a scale per condition (``guided_in_silence``); a scale of 1 costs nothing."""
 
-    def set_conditions(self, conditions: dict[str, list], scales: dict[str, float]) -> None:
-        self.scales = {name: scale for name, scale in scales.items() if scale != 1.0}
-        used = {"positive": conditions["full"]}
-        used |= {name: conditions[f"without_{name}"] for name in self.scales}
-        self.inner_set_conds(used)
+    def set_conditions(self, conditions: dict[str, list], *, emotion: float, audio: float) -> None:
+        self.emotion, self.audio = emotion, audio
+        self.passes = spoken_passes(emotion, audio)
+        self.inner_set_conds({"positive" if name == "full" else name: conditions[name] for name in self.passes})
 
     def predict_noise(
         self, x: Tensor, timestep: Tensor, model_options: dict | None = None, seed: int | None = None
     ) -> Tensor:
-        names = ["positive", *self.scales]
-        out = comfy.samplers.calc_cond_batch(
-            self.inner_model, [self.conds[name] for name in names], x, timestep, model_options or {}
-        )
-        return guided({"full": out[0], **dict(zip(self.scales, out[1:], strict=True))}, self.scales)
+        conds = [self.conds["positive" if name == "full" else name] for name in self.passes]
+        out = comfy.samplers.calc_cond_batch(self.inner_model, conds, x, timestep, model_options or {})
+        found = dict(zip(self.passes, out, strict=True))
+        return guided_in_silence(found, emotion=self.emotion, audio=self.audio)
 
 
 def job_key(
@@ -123,7 +121,7 @@ def sample_clip(
         motion = job.last(unet.motion_frames) if start else None
         conditions = conditioning(encoders, portrait, speech, emotion, frames, motion)
         guider = ConditionGuider(model)
-        guider.set_conditions(conditions, {"emotion": settings.emotion_guidance, "audio": settings.audio_guidance})
+        guider.set_conditions(conditions, emotion=settings.emotion_guidance, audio=settings.audio_guidance)
         noise = frame_noise(settings.seed, start, window, shape, settings.noise_sharing)
         steps = len(sigmas) - 1
 

@@ -9,7 +9,7 @@ x_{t'} = alpha' x_0 + sigma' eps. The last step lands on x_0 itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -52,6 +52,29 @@ def guided(predictions: dict[str, Tensor], scales: dict[str, float]) -> Tensor:
     out = full
     for name, scale in scales.items():
         out = out + (scale - 1.0) * (full - predictions[name])
+    return out
+
+
+def spoken_passes(emotion: float, audio: float) -> tuple[str, ...]:
+    """The conditions of the passes that ``guided_in_silence`` needs at these scales: 1, 2 (audio) or 3 (emotion)."""
+    if emotion != 1.0:
+        return ("full", "without_audio", "negative")
+    return ("full", "without_audio") if audio != 1.0 else ("full",)
+
+
+def guided_in_silence(predictions: Mapping[str, Tensor], *, emotion: float, audio: float) -> Tensor:
+    """full + (audio - 1) (full - without_audio) + (emotion - 1) (without_audio - negative).
+
+    Guidance with a scale per condition, nested as in InstructPix2Pix (Brooks et al. 2023, Eq. 3): the audio is
+    withdrawn first, then the emotion, and ``negative`` is without either. So what the emotion is exaggerated by is the
+    same whatever is being said: emotion held against neutral *while speaking* also exaggerates how the emotion narrows
+    the lips' movement, frame by frame, and the mouth loses the sound (ADR 18).
+    """
+    out = predictions["full"]
+    if audio != 1.0:
+        out = out + (audio - 1.0) * (predictions["full"] - predictions["without_audio"])
+    if emotion != 1.0:
+        out = out + (emotion - 1.0) * (predictions["without_audio"] - predictions["negative"])
     return out
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from moee_core.diffusion.sampler import frame_noise, guided, sample_ddim, to_x0
+from moee_core.diffusion.sampler import frame_noise, guided, guided_in_silence, sample_ddim, spoken_passes, to_x0
 from moee_core.diffusion.schedule import alphas_cumprod, trailing_timesteps
 
 SHAPE = (4, 16, 16)
@@ -198,3 +198,14 @@ def test_guidance_with_one_condition_is_classifier_free_guidance_and_scale_1_is_
     torch.testing.assert_close(guided(predictions, {"audio": 0.0}), without)
     assert torch.equal(guided(predictions, {"audio": 1.0}), full)
     assert torch.equal(guided({"full": full}, {}), full)
+
+
+@pytest.mark.parametrize(("emotion", "audio"), [(1.0, 1.0), (1.0, 1.8), (1.4, 1.0), (1.4, 1.8), (0.5, 0.0)])
+def test_guidance_in_silence_follows_its_formula_and_needs_no_more_than_its_passes(emotion: float, audio: float):
+    everything = {name: torch.randn(3, *SHAPE) for name in ("full", "without_audio", "negative")}
+    full, silent, negative = (part.numpy() for part in everything.values())
+    expected = full + (audio - 1) * (full - silent) + (emotion - 1) * (silent - negative)
+    needed = {name: everything[name] for name in spoken_passes(emotion, audio)}
+    found = guided_in_silence(needed, emotion=emotion, audio=audio)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-5)
+    assert len(needed) == (3 if emotion != 1 else 2 if audio != 1 else 1)

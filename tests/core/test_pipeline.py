@@ -15,7 +15,8 @@ from torch import Tensor
 from moee_core.audio.read import Waveform
 from moee_core.diffusion.sampler import frame_noise
 from moee_core.emotion.timeline import parse_emotion
-from moee_core.pipeline import Progress, SamplingSettings, animate, reconstruction_error
+from moee_core.networks.reference_net import ReferenceFeatures
+from moee_core.pipeline import Progress, SamplingSettings, _sample_window, animate, reconstruction_error
 from moee_core.systems.moee import MoEESystem
 
 from ..fixtures.tiny import TINY, tiny_system
@@ -168,8 +169,8 @@ def test_exaggerating_neutral_changes_nothing(system):
     assert (stacked(start(system, recording(WINDOW), emotion="neutral", emotion_guidance=5.0)) == plain).all()
 
 
-@pytest.mark.parametrize(("emotion_scale", "audio_scale", "branches"), [(1, 1, 1), (2, 1, 2), (1, 0.5, 2), (3, 2, 3)])
-def test_guidance_costs_a_branch_for_each_scale_other_than_one(system, emotion_scale, audio_scale, branches):
+@pytest.mark.parametrize(("emotion_scale", "audio_scale", "branches"), [(1, 1, 1), (2, 1, 3), (1, 0.5, 2), (3, 2, 3)])
+def test_guidance_of_the_audio_costs_a_pass_and_that_of_the_emotion_two(system, emotion_scale, audio_scale, branches):
     calls = Calls(system.denoiser)
     steps, windows = 3, 2
     list(
@@ -182,6 +183,24 @@ def test_guidance_costs_a_branch_for_each_scale_other_than_one(system, emotion_s
         )
     )
     assert len(calls) == windows * steps * branches
+
+
+def test_exaggerating_the_emotion_leaves_what_the_sound_moves_alone(system):
+    """By how much two recordings differ in the first window's latents is the same at any emotion guidance."""
+    latent = torch.randn(1, 4, 8, 8)
+    motion = tuple(tokens[None] for tokens in system.reference_net(latent.expand(2, -1, -1, -1)))
+    reference = ReferenceFeatures(sites=system.reference_net(latent), latent=latent, motion=motion)
+    recordings = [torch.randn(WINDOW, TINY.audio.tokens, TINY.audio.token_width) for _ in range(2)]
+    happy = system.emotion_context(torch.from_numpy(parse_emotion("happy").sample(WINDOW, FPS)))
+
+    def difference(scale: float) -> torch.Tensor:
+        settings = SamplingSettings(num_inference_steps=1, emotion_guidance=scale)
+        one, other = (_sample_window(system, reference, tokens, happy, 0, settings) for tokens in recordings)
+        return other - one
+
+    plain = difference(1.0)
+    assert float(plain.abs().max()) > 1e-3
+    torch.testing.assert_close(difference(3.0), plain, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["emotion_guidance", "audio_guidance"])
