@@ -87,7 +87,7 @@ class Sampler(io.ComfyNode):
                 min=0.0,
                 max=10.0,
                 step=0.05,
-                tooltip="Away from the silent face. 1 is off; anything else takes two passes a step, or three with both.",
+                tooltip="Away from the silent face. 1 is off; anything else takes two passes a step, three with both.",
             ),
             io.Float.Input(
                 "noise_sharing",

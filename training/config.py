@@ -19,6 +19,7 @@ from typing import Any
 
 from moee_core.emotion.latents import EmotionToLatentsConfig
 from moee_core.emotion.units import parse_units
+from moee_core.emotion.vocabulary import EXPERTS
 from moee_core.errors import MoEEError
 from moee_core.networks.config import AudioConfig, AutoencoderConfig, PortraitUNetConfig, SystemConfig
 
@@ -268,7 +269,8 @@ class DecoderStage(DiffusionStage):
     ones, in units of the latent loss's own slope (0: no critic); ``critic_rate`` is its learning rate and
     ``critic_penalty`` the weight of its gradient penalties. ``hard``: part of the samples drawn from clips in which
     lips round while an emotion is strong (0: as they come), the last thing that such a model learns. ``beside``: part
-    of the samples told by action units or words that show units beside an emotion (0: as they come).
+    of the samples told by action units or words that show units beside an emotion (0: as they come). ``emphasis``
+    names emotions, apart by commas, that ``emphasis_share`` of the clips show most of: those that the model does worst.
     """
 
     iterations: int = 0
@@ -280,15 +282,29 @@ class DecoderStage(DiffusionStage):
     critic_penalty: float = 1.0
     hard: float = 0.0
     beside: float = 0.0
+    emphasis: str = ""
+    emphasis_share: float = 0.0
     sources: SourceOdds = field(default_factory=SourceOdds)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.critic < 0 or (self.critic and not self.whole):
             raise ValueError(f"critic must be 0, or positive with whole = true, got {self.critic}")
-        for name in ("hard", "beside"):
+        for name in ("hard", "beside", "emphasis_share"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
+        unknown = [name for name in self.emphasised if name not in EXPERTS]
+        if unknown:
+            raise ValueError(f"emphasis knows {', '.join(EXPERTS)}, not {unknown[0]!r}")
+        if bool(self.emphasised) != bool(self.emphasis_share):
+            raise ValueError(
+                f"emphasis and emphasis_share go together, got {self.emphasis!r} and {self.emphasis_share}"
+            )
+
+    @property
+    def emphasised(self) -> tuple[str, ...]:
+        """The names in ``emphasis``."""
+        return tuple(name.strip() for name in self.emphasis.split(",") if name.strip())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,10 @@ import torch
 
 from moee_core.audio.encoder import mel_between
 from moee_core.audio.mel import level_gain
+from moee_core.weights.checkpoint import load_system
 from training.config import DataConfig
 from training.data import clips
+from training.data.latents import prepare_latents
 from training.face_world import performance as world
 from training.face_world.speech import load_speech
 from training.face_world.splits import person, split_rng
@@ -99,3 +101,15 @@ def test_clips_heard_by_another_model_are_other_clips(tmp_path: Path):
         folders.add(clips.cache_folder(config, 0, tmp_path))
     folders.add(clips.cache_folder(dataclasses.replace(CONFIG, heard_by=""), 0, tmp_path))
     assert len(folders) == 3
+
+
+def test_the_networks_learn_from_features_heard_as_in_use(tmp_path: Path, ear):
+    """In all throats, as ``encode_speech`` gives them."""
+    config = dataclasses.replace(CONFIG, clips=2, shard=2, image_size=128)
+    cache = clips.prepare_clips(config, 0, tmp_path)
+    system, _ = load_system(EMBEDDED)
+    made = prepare_latents(cache, system.autoencoder, ear).speech
+    mels = torch.from_numpy(cache.joined("mel")).float()
+    with torch.no_grad():
+        torch.testing.assert_close(made.float(), ear.hear(mels), rtol=0, atol=5e-3)
+        assert float((made.float() - ear(mels)).abs().max()) > 0.05, "and not in one"

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from moee_core.diffusion.schedule import alphas_cumprod
+from moee_core.emotion.vocabulary import LABELS
 from moee_core.systems.moee import MoEESystem
 from moee_core.weights.checkpoint import load_system, save_system
 from training.config import (
@@ -175,6 +176,49 @@ def test_hard_clips_are_as_large_a_part_of_the_pool_as_asked():
         decoder._pool(dataclasses.replace(clips, viseme=torch.zeros_like(viseme)), 20, 0.5)
     with pytest.raises(ValueError, match="hard must be at least 0 and below 1"):
         DecoderStage(hard=1.0)
+
+
+def test_clips_of_emphasised_emotions_are_repeated_until_they_are_their_share():
+    clips = clips_of(TINY.unet)
+    emotion = torch.zeros(24, *clips.emotion.shape[1:])
+    emotion[..., 0] = 1
+    emotion[:12, :, LABELS.index("happy")] = 0.6
+    emotion[3, :, LABELS.index("sad")] = 0.7  # more than happy
+    emotion[4, :, LABELS.index("sad")] = 0.5  # less
+    emotion[13, -1, LABELS.index("surprised")] = 0.2  # at the clip's end alone
+    clips = dataclasses.replace(clips, emotion=emotion)
+    pool = decoder._with_emphasis(clips, np.arange(20), ("sad", "surprised"), 0.5)
+    counts = np.bincount(pool)
+    assert counts[3] == counts[13] > 1
+    assert all(counts[number] == 1 for number in range(20) if number not in (3, 13))
+    assert (counts[3] + counts[13]) / len(pool) == pytest.approx(0.5, abs=0.03)
+    assert decoder._with_emphasis(clips, np.arange(20), (), 0.0).tolist() == list(range(20))
+    with pytest.raises(ConfigError, match=r"no clip shows angry or fear; raise data\.clips"):
+        decoder._with_emphasis(clips, np.arange(20), ("angry", "fear"), 0.5)
+    assert DecoderStage(emphasis=" sad, surprised ", emphasis_share=0.5).emphasised == ("sad", "surprised")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"emphasis": "sad,joyful", "emphasis_share": 0.5}, "emphasis knows angry, .*, not 'joyful'"),
+        ({"emphasis": "neutral", "emphasis_share": 0.5}, "not 'neutral'"),
+        ({"emphasis": "sad"}, "emphasis and emphasis_share go together, got 'sad' and 0.0"),
+        ({"emphasis_share": 0.5}, "emphasis and emphasis_share go together, got '' and 0.5"),
+        ({"emphasis": "sad", "emphasis_share": 1.0}, "emphasis_share must be at least 0 and below 1"),
+    ],
+)
+def test_an_emphasis_that_cannot_be_is_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        DecoderStage(**settings)
+
+
+def test_an_emphasis_on_what_no_clip_shows_is_refused_by_the_stage():
+    clips = clips_of(TINY.unet)
+    clips = dataclasses.replace(clips, emotion=torch.eye(8)[0].expand_as(clips.emotion))
+    config = config_of(fresh().config, decoder=DecoderStage(**QUICK, emphasis="sad", emphasis_share=0.5))
+    with pytest.raises(ConfigError, match=r"no clip shows sad; raise data\.clips"):
+        decoder.make_stage(config, fresh(), clips, REGIONS, frames_of())
 
 
 def last_stage_alone(folder: Path, start_from: Path) -> TrainConfig:

@@ -219,7 +219,7 @@ def load_ear(path: str) -> SpeechEncoder:
 @torch.no_grad()
 def heard_mouth(ear: SpeechEncoder, mel: np.ndarray) -> np.ndarray:
     """(L, 4): the mouth as the encoder hears it."""
-    return shaped(ear.visemes(ear(torch.from_numpy(mel)[None].float()))[0, PAD:-PAD].numpy())
+    return shaped(ear.visemes(ear.hear(torch.from_numpy(mel)[None].float()))[0, PAD:-PAD].numpy())
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def prepare_latents(cache: ClipCache, autoencoder: Autoencoder, encoder: SpeechE
     """Encode every clip once; a repeat reads the files."""
     key = state_hash(autoencoder.encoder.state_dict())
     latents, references, masked = _encoded(cache, autoencoder, key)
-    speech = torch.cat([encoder(torch.from_numpy(np.array(part)).float()).half() for part in cache.load("mel")])
+    speech = torch.cat([_heard(encoder, part) for part in cache.load("mel")])
     change = latents.float() - references[:, None, 0].float()
     count = min(len(change), 800)
     std = change[:: max(1, len(change) // count)].flatten(0, 1).square().mean(0).sqrt()
@@ -64,6 +64,11 @@ def prepare_latents(cache: ClipCache, autoencoder: Autoencoder, encoder: SpeechE
         units=torch.from_numpy(cache.joined("units")),
         change_std=std,
     )
+
+
+def _heard(encoder: SpeechEncoder, mels: np.ndarray) -> Tensor:
+    """(N, 4 T, MELS) -> (N, T, K, D) float16, heard as in use."""
+    return encoder.hear(torch.from_numpy(np.array(mels)).float()).half()
 
 
 def _encoded(cache: ClipCache, autoencoder: Autoencoder, key: str) -> tuple[Tensor, Tensor, Tensor]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from moee_core.diffusion.sampler import to_x0
 from moee_core.diffusion.schedule import TRAIN_STEPS, alpha_sigma
+from moee_core.emotion.vocabulary import LABELS
 from moee_core.systems.moee import MoEESystem
 from training.adversary import Adversary
 from training.config import ConfigError, DecoderStage, SourceOdds, TrainConfig
@@ -58,6 +59,7 @@ def make_stage(
     task = DiffusionTask(config, system, clips, regions)
     weight = task.position_weight(settings)
     pool = _pool(clips, len(clips) - task.held_out, settings.hard)
+    pool = _with_emphasis(clips, pool, settings.emphasised, settings.emphasis_share)
     odds = settings.sources
     _check_odds(system, odds)
     pools = {True: _with_units(clips, pool, settings.beside), False: with_everything_told(clips, pool, ("label",))}
@@ -145,6 +147,19 @@ def _pool(clips: LatentClips, count: int, hard: float) -> np.ndarray:
     if not len(found):
         raise ValueError("stages.decoder.hard: no clip rounds its lips while an emotion is strong; raise data.clips")
     return repeated(pool, found, hard)
+
+
+def _with_emphasis(clips: LatentClips, pool: np.ndarray, names: tuple[str, ...], share: float) -> np.ndarray:
+    """The pool with the clips that show most of one of the emotions ``names`` repeated until they are ``share`` of it.
+    Raises ``ConfigError`` when there is none such."""
+    if not names:
+        return pool
+    most = clips.emotion[pool, :, 1:].amax(dim=1)
+    among = torch.tensor([LABELS.index(name) - 1 for name in names])
+    found = pool[((most.amax(dim=1) > 0) & torch.isin(most.argmax(dim=1), among)).numpy()]
+    if not len(found):
+        raise ConfigError(f"stages.decoder.emphasis: no clip shows {' or '.join(names)}; raise data.clips")
+    return repeated(pool, found, share)
 
 
 def _with_units(clips: LatentClips, pool: np.ndarray, beside: float) -> np.ndarray:
