@@ -131,8 +131,8 @@ def convert_hallo(
     write_state(path, ARCHITECTURE, FORMAT, state, config, {"licence": LICENCE, "sources": json.dumps(sources)}, dtype)
 
 
-def load_hallo_base(path: str | Path, build: Build = DEFAULT_BUILD) -> tuple[HalloSystem, dict[str, str]]:
-    """A file of ``convert_hallo``, and its metadata."""
+def inspect_hallo_base(path: str | Path) -> tuple[HalloConfig, dict[str, str]]:
+    """Configuration and metadata of a file of ``convert_hallo``, whose tensors are those of its configuration."""
     path = Path(path)
     header, metadata = read_header(path)
     if metadata.get("architecture") != ARCHITECTURE or metadata.get("format") != FORMAT:
@@ -144,6 +144,12 @@ def load_hallo_base(path: str | Path, build: Build = DEFAULT_BUILD) -> tuple[Hal
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path.name}: its metadata cannot be used: {quote(error, 160)}") from error
     check_keys(path.name, base_shapes(config, path.name)[0], shapes)
+    return config, metadata
+
+
+def load_hallo_base(path: str | Path, build: Build = DEFAULT_BUILD) -> tuple[HalloSystem, dict[str, str]]:
+    """A file of ``convert_hallo``, and its metadata."""
+    config, metadata = inspect_hallo_base(path)
     return assembled(config, build, read_tensors(path)), metadata
 
 
