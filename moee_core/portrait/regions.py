@@ -112,8 +112,8 @@ def find_bounds(picture: np.ndarray) -> FaceBounds:
     box = find_face_box(picture)
     if box is None:
         raise PointsError(
-            "no face was found on this picture; mark it (Face Points in ComfyUI), or take one from the front that fills "
-            "half of the picture"
+            "no face was found on this picture; mark it (Face Points in ComfyUI), or take one from the front that "
+            "fills half of the picture"
         )
     return FaceBounds.of_box(picture.shape[1], picture.shape[0], box)
 
