@@ -4,8 +4,8 @@ Two files make a base: ``net.pth`` (a pickle or safetensors; five networks, 2,65
 autoencoder of Stable Diffusion 1.5 (sd-vae-ft-mse, in either naming of its attention). The weights of Stable Diffusion
 and AnimateDiff that lie beside them are all inside net.pth already.
 
-The tables of time positions in net.pth are compared with the sinusoids they are, and left aside. MoEE's experts are in
-no published file: they start silent, so that the network says what Hallo says.
+The tables of time positions in net.pth are compared with the sinusoids they are, and left aside. MoEE's experts and
+Emotion-to-Latents are in no published file: the experts start silent, so that the network says what Hallo says.
 
 Metadata of our file: ``architecture`` ("hallo_base"), ``format``, ``config`` (JSON of HalloConfig), ``licence``,
 ``sources`` (JSON: ``name`` and content ``hash`` of the files it was made of, by their part: ``net``, ``autoencoder``).
@@ -55,8 +55,8 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def base_shapes(config: HalloConfig = HALLO, name: str = "the settings given") -> tuple[Shapes, Shapes]:
-    """Our names and shapes of what published files bring, and of what they do not (the experts). ``name`` says in an
-    error where the configuration is from."""
+    """Our names and shapes of what published files bring, and of what they do not (MoEE's experts and
+    Emotion-to-Latents). ``name`` says in an error where the configuration is from."""
     try:
         shapes = dict(_shapes(config))
     except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:  # sizes that no network can have
@@ -64,8 +64,8 @@ def base_shapes(config: HalloConfig = HALLO, name: str = "the settings given") -
             f"{name}: no Hallo network can be built from this configuration: {quote(error, 160)}; take the published "
             "sizes, or a file that was converted with its own"
         ) from error
-    experts = {key: shape for key, shape in shapes.items() if ".emotion." in key}
-    return {key: shape for key, shape in shapes.items() if key not in experts}, experts
+    ours = {key: shape for key, shape in shapes.items() if ".emotion." in key or key.startswith("emotion_to_latents.")}
+    return {key: shape for key, shape in shapes.items() if key not in ours}, ours
 
 
 @functools.lru_cache(maxsize=2)
