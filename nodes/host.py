@@ -29,6 +29,7 @@ import torch
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor, nn
 
+from ..moee_core.audio.wav2vec2 import load_wav2vec2
 from ..moee_core.emotion.latents import EmotionToLatents
 from ..moee_core.errors import CheckpointError
 from ..moee_core.experts.file import ExpertFile, check_fits, load_expert
@@ -36,14 +37,19 @@ from ..moee_core.experts.mixture import Routing
 from ..moee_core.experts.own import called, from_file
 from ..moee_core.jobs import fingerprint
 from ..moee_core.networks.autoencoder import Autoencoder
-from ..moee_core.networks.config import PortraitUNetConfig, SystemConfig
+from ..moee_core.networks.autoencoder_kl import AutoencoderKL
+from ..moee_core.networks.config import HalloConfig, PortraitUNetConfig, SystemConfig
 from ..moee_core.networks.portrait_unet import EmotionContext, PortraitUNet
 from ..moee_core.networks.reference_net import ReferenceFeatures, ReferenceNet
 from ..moee_core.ops import Build
+from ..moee_core.systems.hallo import HalloSystem
 from ..moee_core.systems.moee import make_audio_projector, make_ear, make_speech_encoder, make_text_encoder
-from ..moee_core.weights.checkpoint import load_parts, state_hash
+from ..moee_core.weights.checkpoint import inspect_checkpoint, load_parts, read_header, state_hash
 from ..moee_core.weights.emo_talker import EMBEDDED as EMBEDDED_EMOTALKER
-from .sockets import EncoderSet
+from ..moee_core.weights.hallo import ARCHITECTURE as BASE
+from ..moee_core.weights.hallo import inspect_hallo_base, load_base_parts
+from ..moee_core.weights.hub_folder import holds
+from .sockets import EncoderSet, HalloEncoders, PersonRead
 
 FOLDER = "moee"
 EMBEDDED = "embedded (ships with the pack)"
@@ -117,8 +123,14 @@ def text_encoders() -> dict[str, Path]:
 
 def voice_encoders() -> dict[str, Path]:
     """Name to folder of the other encoders there, and of every HuBERT in models/moee/hubert."""
-    found = {name: path for name, path in _encoder_folders().items() if not (path / "2_Dense").is_dir()}
+    speech, folders = speech_encoders(), _encoder_folders().items()
+    found = {name: path for name, path in folders if name not in speech and not (path / "2_Dense").is_dir()}
     return {**hubert_folders(), **found}
+
+
+def speech_encoders() -> dict[str, Path]:
+    """Name to folder of every wav2vec 2.0 in models/moee/encoders."""
+    return {name: path for name, path in _encoder_folders().items() if holds(path, "wav2vec2")}
 
 
 def _encoder_folders() -> dict[str, Path]:
@@ -241,7 +253,17 @@ class Denoiser(PortraitUNet):
         loaded = {name: patcher.model for name, (patcher, _) in options.get(OWN, {}).items()}
         asked = {key[len(OWN_CONDITION) :]: value for key, value in others.items() if key.startswith(OWN_CONDITION)}
         branches = len(options.get("cond_or_uncond", [0]))
-        reference: ReferenceFeatures = _to(moee_reference[0], x).batched(branches)
+        given: ReferenceFeatures | PersonRead = moee_reference[0]
+        more: dict[str, Any] = {}
+        if isinstance(given, PersonRead):  # one person in all branches of a call: see Shared.can_concat
+            located = given.located_1Dhw
+            more = {
+                "identity_BKC": given.identity_1KC.to(x).expand(branches, -1, -1),
+                "regions": given.regions.to(x.device).frames(x.shape[0]),
+                "added_NCHW": None if located is None else located.to(x).expand(x.shape[0], -1, -1, -1),
+            }
+            given = given.features
+        reference: ReferenceFeatures = _to(given, x).batched(branches)
         routing = Routing.of(moee_shares.float().cpu()).to(x.device)
         return super().forward(
             x,
@@ -253,7 +275,17 @@ class Denoiser(PortraitUNet):
                 latents_NMD=moee_emotion.to(x), routing=routing, own=tuple(called(loaded, asked, x.device))
             ),
             options=options,
+            **more,
         )
+
+
+def moved(reference: ReferenceFeatures, device: torch.device) -> ReferenceFeatures:
+    """The same features on another device."""
+    return ReferenceFeatures(
+        sites=tuple(site.to(device) for site in reference.sites),
+        latent=reference.latent.to(device),
+        motion=None if reference.motion is None else tuple(part.to(device) for part in reference.motion),
+    )
 
 
 def _to(reference: ReferenceFeatures, like: Tensor) -> ReferenceFeatures:
@@ -299,8 +331,10 @@ class _ModelConfig(comfy.supported_models_base.BASE):
     latent_format = _LatentFormat
     memory_usage_factor = MEMORY_FACTOR
 
-    def __init__(self, config: PortraitUNetConfig):
+    def __init__(self, config: PortraitUNetConfig, latent_format: Any = None):
         super().__init__({})
+        if latent_format is not None:
+            self.latent_format = latent_format
         self.moee = config
         kind = {"scaled_linear": "linear", "linear": "sqrt_linear"}[config.beta_schedule]  # the host's names for them
         self.sampling_settings = {
@@ -329,8 +363,57 @@ def _patcher(module: nn.Module, state: dict[str, Tensor], load: Any, offload: An
     return patcher
 
 
-def load(path: str, weight_dtype: str = "default") -> tuple[Any, EncoderSet, Any]:
-    """(MODEL, encoders, VAE) of a checkpoint."""
+BASE_SAMPLING = {"num_inference_steps": 40.0, "emotion_guidance": 1.0, "audio_guidance": 3.5, "noise_sharing": 0.0}
+"""How Hallo's authors sample it."""
+
+
+def is_base(path: str) -> bool:
+    """Whether a file is a converted Hallo base. Raises ``CheckpointError`` for what is no safetensors file."""
+    return read_header(path)[1].get("architecture") == BASE
+
+
+def inspect(path: str) -> None:
+    """Raises ``CheckpointError`` for a file that ``load`` could not load."""
+    inspect_hallo_base(path) if is_base(path) else inspect_checkpoint(path)
+
+
+def load(path: str, weight_dtype: str = "default", ear: str | None = None) -> tuple[Any, Any, Any]:
+    """(MODEL, encoders, VAE) of a checkpoint, or of a converted Hallo base, which hears by the wav2vec 2.0 in the
+    folder ``ear``."""
+    if is_base(path):
+        return _load_base(path, weight_dtype, ear)
+    if ear is not None:
+        raise CheckpointError(
+            f"{Path(path).name} has a speech encoder of its own; set speech_encoder to none, it is for a Hallo base"
+        )
+    return _load_checkpoint(path, weight_dtype)
+
+
+def _load_base(path: str, weight_dtype: str, ear: str | None) -> tuple[Any, HalloEncoders, Any]:
+    parts, config, content = load_base_parts(path)
+    formats = comfy.latent_formats.SD15(scale_factor=config.autoencoder.scaling)
+    model = _native_model(config.unet, parts["denoiser"], weight_dtype, latent_format=formats, content=content)
+    offload = mm.text_encoder_offload_device()
+    dtype = torch.float32
+    build = Build(operations=comfy.ops.manual_cast, attention=attention, dtype=dtype, device=offload)
+    state = {
+        f"{name}.{key}": value
+        for name, part in parts.items()
+        if name not in ("denoiser", "autoencoder")
+        for key, value in part.items()
+    }
+    around = _patcher(HalloSystem(config, build, whole=False), _cast(state, dtype), mm.get_torch_device(), offload)
+    encoders = HalloEncoders(
+        config=config,
+        key=content,
+        around=around,
+        sampling=BASE_SAMPLING,
+        ear=None if ear is None else load_wav2vec2(ear),
+    )
+    return model, encoders, BaseVAE(config, parts["autoencoder"])
+
+
+def _load_checkpoint(path: str, weight_dtype: str) -> tuple[Any, EncoderSet, Any]:
     parts, info = load_parts(path)
     config = info.config
     model = _native_model(config.unet, parts["denoiser"], weight_dtype)
@@ -377,7 +460,15 @@ def _cast(state: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
     return {key: value.to(dtype) for key, value in state.items()}
 
 
-def _native_model(config: PortraitUNetConfig, state: dict[str, Tensor], weight_dtype: str) -> Any:
+def _native_model(
+    config: PortraitUNetConfig,
+    state: dict[str, Tensor],
+    weight_dtype: str,
+    *,
+    latent_format: Any = None,
+    content: str = "",
+) -> Any:
+    """``content``: what the weights are, where working it out of them would take long."""
     load_device, offload = mm.get_torch_device(), mm.unet_offload_device()
     parameters = sum(value.numel() for value in state.values())
     chosen = {
@@ -388,13 +479,14 @@ def _native_model(config: PortraitUNetConfig, state: dict[str, Tensor], weight_d
     }.get(weight_dtype)
     supported = [torch.float16, torch.bfloat16, torch.float32]
     dtype = chosen or mm.unet_dtype(model_params=parameters, supported_dtypes=supported)
-    model_config = _ModelConfig(config)
+    model_config = _ModelConfig(config, latent_format)
     model_config.set_inference_dtype(dtype, mm.unet_manual_cast(dtype, load_device, supported))
     native = NativeModel(model_config, device=offload)
     patcher = patcher_class()(native, load_device=load_device, offload_device=offload)
     dynamic = bool(getattr(patcher, "is_dynamic", lambda: False)())
     native.diffusion_model.load_state_dict(_cast(state, dtype), strict=True, assign=dynamic)
-    patcher.model_options[CHECKPOINT] = state_hash(state)  # kept by clones: which weights a job was sampled with
+    # kept by clones: which weights a job was sampled with
+    patcher.model_options[CHECKPOINT] = content or state_hash(state)
     return patcher
 
 
@@ -406,33 +498,84 @@ def _preview(state: dict[str, Tensor]) -> tuple[list[list[float]], list[float]]:
     return colours.T.tolist(), bias.tolist()
 
 
-class EmbeddedVAE(comfy.sd.VAE):
-    """The checkpoint's autoencoder as a native VAE. The host's own constructor only knows layouts of public models."""
+class _NetworkVAE(comfy.sd.VAE):
+    """An autoencoder of ours as a native VAE. The host's own constructor only knows layouts of public models."""
 
-    def __init__(self, config: SystemConfig, state: dict[str, Tensor]):
-        patch = config.autoencoder.patch
-        self.memory_used_encode = lambda shape, dtype: 900 * shape[2] * shape[3] * mm.dtype_size(dtype)
-        self.memory_used_decode = lambda shape, dtype: 900 * shape[2] * shape[3] * patch * patch * mm.dtype_size(dtype)
+    def __init__(
+        self,
+        make: Callable[[Build], nn.Module],
+        state: dict[str, Tensor],
+        *,
+        patch: int,
+        channels: int,
+        bytes_per_pixel: tuple[int, int],
+        dtype: torch.dtype,
+    ):
+        """``bytes_per_pixel`` of a picture that encoding and decoding take, for each byte of a number."""
+        encode, decode = bytes_per_pixel
+        self.memory_used_encode = lambda shape, dtype: encode * shape[2] * shape[3] * mm.dtype_size(dtype)
+        self.memory_used_decode = lambda shape, dtype: (
+            decode * shape[2] * shape[3] * patch * patch * mm.dtype_size(dtype)
+        )
         self.downscale_ratio = self.upscale_ratio = patch
-        self.latent_channels = config.autoencoder.latent_channels
+        self.latent_channels = channels
         self.latent_dim = 2
         self.output_channels = 3
         self.pad_channel_value = None
         self.process_input = lambda image: image * 2.0 - 1.0
         self.process_output = lambda image: image.add_(1.0).div_(2.0).clamp_(0.0, 1.0)
-        self.working_dtypes = [torch.float32]
+        self.working_dtypes = [dtype]
         self.disable_offload = self.not_video = self.handles_tiling = False
         self.size = self.downscale_index_formula = self.upscale_index_formula = None
         self.extra_1d_channel = self.format_encoded = None
         self.crop_input = True
         self.audio_sample_rate = 44100
         self.device, self.output_device = mm.vae_device(), mm.intermediate_device()
-        self.vae_dtype = torch.float32
+        self.vae_dtype = dtype
         offload = mm.vae_offload_device()
-        build = Build(operations=comfy.ops.manual_cast, dtype=torch.float32, device=offload)
-        self.first_stage_model = Autoencoder(config.autoencoder, build)
-        self.patcher = _patcher(self.first_stage_model, state, self.device, offload)
+        self.first_stage_model = make(Build(operations=comfy.ops.manual_cast, dtype=dtype, device=offload))
+        self.patcher = _patcher(self.first_stage_model, _cast(state, dtype), self.device, offload)
         self.model_size()
+
+
+class EmbeddedVAE(_NetworkVAE):
+    """The autoencoder of a MoEE checkpoint."""
+
+    def __init__(self, config: SystemConfig, state: dict[str, Tensor]):
+        sizes = config.autoencoder
+        super().__init__(
+            functools.partial(Autoencoder, sizes),
+            state,
+            patch=sizes.patch,
+            channels=sizes.latent_channels,
+            bytes_per_pixel=(900, 900),
+            dtype=torch.float32,
+        )
+
+
+class _Unscaled(AutoencoderKL):
+    """Latents as the host has them: its models scale them, not its VAEs."""
+
+    def encode(self, x_N3HW: Tensor) -> Tensor:
+        return super().encode(x_N3HW) / self.config.scaling
+
+    def decode(self, z_NZhw: Tensor) -> Tensor:
+        return super().decode(z_NZhw * self.config.scaling)
+
+
+class BaseVAE(_NetworkVAE):
+    """The autoencoder of a Hallo base. Stable Diffusion's, so any VAE of Stable Diffusion 1.5 can stand in for it."""
+
+    def __init__(self, config: HalloConfig, state: dict[str, Tensor]):
+        sizes = config.autoencoder
+        super().__init__(
+            functools.partial(_Unscaled, sizes),
+            state,
+            patch=sizes.patch,
+            channels=sizes.latent_channels,
+            bytes_per_pixel=(1767, 2178),  # the host's own figures for this network
+            dtype=mm.vae_dtype(mm.vae_device(), [torch.bfloat16, torch.float32]),
+        )
 
 
 def on_device(patcher: Any, call: Callable[[Any, Any], Any], memory: int = 1 << 26) -> Any:

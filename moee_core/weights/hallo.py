@@ -17,6 +17,7 @@ Raises ``CheckpointError`` naming the file and one offending key; nothing is eve
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -151,6 +152,23 @@ def load_hallo_base(path: str | Path, build: Build = DEFAULT_BUILD) -> tuple[Hal
     """A file of ``convert_hallo``, and its metadata."""
     config, metadata = inspect_hallo_base(path)
     return assembled(config, build, read_tensors(path)), metadata
+
+
+def load_base_parts(path: str | Path) -> tuple[dict[str, dict[str, Tensor]], HalloConfig, str]:
+    """The weights by network, for a host that builds and places each network itself, {"denoiser": {key: tensor}, ...};
+    the configuration; and a short name of the content. What the file does not bring starts as ``fresh`` says, in the
+    type of the file."""
+    config, metadata = inspect_hallo_base(path)
+    state = read_tensors(path)
+    like = state[min(state)].dtype
+    # the hashes of the sources and the type say what these weights are; hashing gigabytes takes longer than loading
+    content = hashlib.sha256(f"{metadata['config']} {metadata.get('sources')} {like}".encode()).hexdigest()[:16]
+    state |= {key: value.to(like) for key, value in fresh_state(base_shapes(config)[1]).items()}
+    parts: dict[str, dict[str, Tensor]] = {}
+    for key, value in state.items():
+        part, inside = key.split(".", 1)
+        parts.setdefault(part, {})[inside] = value
+    return parts, config, content
 
 
 def assembled(config: HalloConfig, build: Build, state: Mapping[str, Tensor]) -> HalloSystem:
