@@ -1,4 +1,5 @@
-"""The command line: ``python -m moee_core animate | motion | emotions | inspect | convert | evaluate | experts``.
+"""The command line: ``python -m moee_core animate | motion | emotions | inspect | convert | evaluate | selfcheck |
+experts``.
 
 Exit code 0 on success, 2 for anything the user can put right (one line on standard error, no traceback),
 130 when interrupted. An output file appears whole or not at all.
@@ -114,6 +115,10 @@ def _parser() -> argparse.ArgumentParser:
     add_generator(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
+    check = commands.add_parser("selfcheck", help="compare what this machine computes with stored results of a CPU")
+    check.add_argument("--device", default="cpu", help="where to compute: cpu (default), cuda, cuda:1, mps")
+    check.set_defaults(run=_selfcheck)
+
     add_experts(commands.add_parser("experts", help="list, make or merge emotion experts"), str(EMBEDDED))
     return parser
 
@@ -214,6 +219,12 @@ def _device(name: str) -> str:
         first = str(error).splitlines()[0]
         raise ValueError(f"--device {name!r} cannot be used here ({first}); use cpu") from error
     return name
+
+
+def _selfcheck(options: argparse.Namespace) -> int:
+    from .selfcheck import report
+
+    return report(_device(options.device))
 
 
 def _resized(frames: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:

@@ -139,7 +139,8 @@ def context_of(
     the latents' device."""
     signals = EmotionSignals.of_labels(emotion) if isinstance(emotion, Tensor) else emotion
     shares = expert_shares(signals.vectors_N8.cpu(), experts, signals.units_N20)
-    made = latents(signals.inputs)
+    like = next(latents.parameters())
+    made = latents({name: value.to(like) for name, value in signals.inputs.items()})
     beside = tuple(called(own or {}, signals.own, made.device))
     return EmotionContext(latents_NMD=made, routing=Routing.of(shares, gated).to(made.device), own=beside)
 

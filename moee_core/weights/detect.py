@@ -35,6 +35,7 @@ class Kind:
     model_type: str = ""
 
 
+RESULTS = "selfcheck"
 KINDS = (
     Kind(
         name="hallo",
@@ -89,6 +90,7 @@ OURS = {
         name="expert", title="an emotion expert", serves="changes a MoEE checkpoint; see experts list", marks=()
     ),
     EMOTALKER: Kind(name="emo_talker", title="an EmoTalker", serves="makes motions from speech", marks=()),
+    RESULTS: Kind(name="results", title="stored results", serves="what selfcheck compares a machine with", marks=()),
     READER: Kind(name="reader", title="an expression reader", serves="reads action units off a face", marks=()),
 }
 COMPLETE = (("hallo", "autoencoder", "wav2vec2"), ("hallo_base", "wav2vec2"))

@@ -460,7 +460,7 @@ def test_no_warning_inside_the_domain(tmp_path, media, command):
 def test_help_names_the_commands(command):
     done = command("--help")
     assert done.code == 0
-    for name in ("animate", "emotions", "inspect", "convert", "evaluate"):
+    for name in ("animate", "emotions", "inspect", "convert", "evaluate", "selfcheck"):
         assert f"\n    {name} " in done.out
         assert command(name, "--help").code == 0
 
