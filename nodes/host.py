@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -281,7 +282,8 @@ class Denoiser(PortraitUNet):
 
 def moved(reference: ReferenceFeatures, device: torch.device) -> ReferenceFeatures:
     """The same features on another device."""
-    return ReferenceFeatures(
+    return replace(
+        reference,
         sites=tuple(site.to(device) for site in reference.sites),
         latent=reference.latent.to(device),
         motion=None if reference.motion is None else tuple(part.to(device) for part in reference.motion),
@@ -394,15 +396,16 @@ def _load_base(path: str, weight_dtype: str, ear: str | None) -> tuple[Any, Hall
     formats = comfy.latent_formats.SD15(scale_factor=config.autoencoder.scaling)
     model = _native_model(config.unet, parts["denoiser"], weight_dtype, latent_format=formats, content=content)
     offload = mm.text_encoder_offload_device()
-    dtype = torch.float32
-    build = Build(operations=comfy.ops.manual_cast, attention=attention, dtype=dtype, device=offload)
+    # kept as the file has them, which is half of float32's memory, and computed in the type of what they are given
+    stored = next(iter(parts["reference_net"].values())).dtype
+    build = Build(operations=comfy.ops.manual_cast, attention=attention, dtype=stored, device=offload)
     state = {
         f"{name}.{key}": value
         for name, part in parts.items()
         if name not in ("denoiser", "autoencoder")
         for key, value in part.items()
     }
-    around = _patcher(HalloSystem(config, build, whole=False), _cast(state, dtype), mm.get_torch_device(), offload)
+    around = _patcher(HalloSystem(config, build, whole=False), state, mm.get_torch_device(), offload)
     encoders = HalloEncoders(
         config=config,
         key=content,

@@ -390,9 +390,8 @@ def landmarks(classes: dict[str, Any], base: Path, path: str) -> dict[str, Any]:
 
 def hallo(classes: dict[str, Any], folder: Path, points: str) -> dict[str, Any]:
     """A Hallo base; see ``in_host_base.py``."""
-    from in_host_base import base
-
-    return base(call, classes, folder, points)
+    beside: Any = importlib.import_module("in_host_base")
+    return beside.base(call, classes, folder, points)
 
 
 def main() -> int:
