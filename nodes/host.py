@@ -22,7 +22,6 @@ import comfy.model_base
 import comfy.model_management as mm
 import comfy.model_patcher
 import comfy.ops
-import comfy.sd
 import comfy.supported_models_base
 import comfy.utils
 import folder_paths
@@ -30,27 +29,19 @@ import torch
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor, nn
 
-from ..moee_core.audio.wav2vec2 import load_wav2vec2
-from ..moee_core.emotion.latents import EmotionToLatents
 from ..moee_core.errors import CheckpointError
 from ..moee_core.experts.file import ExpertFile, check_fits, load_expert
 from ..moee_core.experts.mixture import Routing
 from ..moee_core.experts.own import called, from_file
 from ..moee_core.jobs import fingerprint
-from ..moee_core.networks.autoencoder import Autoencoder
-from ..moee_core.networks.autoencoder_kl import AutoencoderKL
-from ..moee_core.networks.config import HalloConfig, PortraitUNetConfig, SystemConfig
+from ..moee_core.networks.config import PortraitUNetConfig
 from ..moee_core.networks.portrait_unet import EmotionContext, PortraitUNet
-from ..moee_core.networks.reference_net import ReferenceFeatures, ReferenceNet
+from ..moee_core.networks.reference_net import ReferenceFeatures
 from ..moee_core.ops import Build
-from ..moee_core.systems.hallo import HalloSystem
-from ..moee_core.systems.moee import make_audio_projector, make_ear, make_speech_encoder, make_text_encoder
-from ..moee_core.weights.checkpoint import inspect_checkpoint, load_parts, read_header, state_hash
+from ..moee_core.weights.checkpoint import state_hash
 from ..moee_core.weights.emo_talker import EMBEDDED as EMBEDDED_EMOTALKER
-from ..moee_core.weights.hallo import ARCHITECTURE as BASE
-from ..moee_core.weights.hallo import inspect_hallo_base, load_base_parts
 from ..moee_core.weights.hub_folder import holds
-from .sockets import EncoderSet, HalloEncoders, PersonRead
+from .sockets import PersonRead
 
 FOLDER = "moee"
 EMBEDDED = "embedded (ships with the pack)"
@@ -175,7 +166,7 @@ def _add_own(clone: Any, expert: ExpertFile, strength: float) -> None:
     )
     network = from_file(expert, clone.model.diffusion_model, build, strength)
     content = fingerprint([*(expert.deltas[key] for key in sorted(expert.deltas)), strength])
-    patcher = _patcher(network, network.state_dict(), clone.load_device, offload)
+    patcher = patcher_of(network, network.state_dict(), clone.load_device, offload)
     options = clone.model_options.setdefault("transformer_options", {})
     loaded = {**options.get(OWN, {}), expert.emotion: (patcher, content)}
     clone.model_options["transformer_options"] = {**options, OWN: loaded}
@@ -355,7 +346,7 @@ def patcher_class() -> type:
     return getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
 
 
-def _patcher(module: nn.Module, state: dict[str, Tensor], load: Any, offload: Any) -> Any:
+def patcher_of(module: nn.Module, state: dict[str, Tensor], load: Any, offload: Any) -> Any:
     """A patcher with its weights in, all of them or an error."""
     if hasattr(mm, "archive_model_dtypes"):
         mm.archive_model_dtypes(module)
@@ -365,105 +356,11 @@ def _patcher(module: nn.Module, state: dict[str, Tensor], load: Any, offload: An
     return patcher
 
 
-BASE_SAMPLING = {"num_inference_steps": 40.0, "emotion_guidance": 1.0, "audio_guidance": 3.5, "noise_sharing": 0.0}
-"""How Hallo's authors sample it."""
-
-
-def is_base(path: str) -> bool:
-    """Whether a file is a converted Hallo base. Raises ``CheckpointError`` for what is no safetensors file."""
-    return read_header(path)[1].get("architecture") == BASE
-
-
-def inspect(path: str) -> None:
-    """Raises ``CheckpointError`` for a file that ``load`` could not load."""
-    inspect_hallo_base(path) if is_base(path) else inspect_checkpoint(path)
-
-
-def load(path: str, weight_dtype: str = "default", ear: str | None = None) -> tuple[Any, Any, Any]:
-    """(MODEL, encoders, VAE) of a checkpoint, or of a converted Hallo base, which hears by the wav2vec 2.0 in the
-    folder ``ear``."""
-    if is_base(path):
-        return _load_base(path, weight_dtype, ear)
-    if ear is not None:
-        raise CheckpointError(
-            f"{Path(path).name} has a speech encoder of its own; set speech_encoder to none, it is for a Hallo base"
-        )
-    return _load_checkpoint(path, weight_dtype)
-
-
-def _load_base(path: str, weight_dtype: str, ear: str | None) -> tuple[Any, HalloEncoders, Any]:
-    parts, config, content = load_base_parts(path)
-    formats = comfy.latent_formats.SD15(scale_factor=config.autoencoder.scaling)
-    model = _native_model(config.unet, parts["denoiser"], weight_dtype, latent_format=formats, content=content)
-    offload = mm.text_encoder_offload_device()
-    # kept as the file has them, which is half of float32's memory, and computed in the type of what they are given
-    stored = next(iter(parts["reference_net"].values())).dtype
-    build = Build(operations=comfy.ops.manual_cast, attention=attention, dtype=stored, device=offload)
-    state = {
-        f"{name}.{key}": value
-        for name, part in parts.items()
-        if name not in ("denoiser", "autoencoder")
-        for key, value in part.items()
-    }
-    around = _patcher(HalloSystem(config, build, whole=False), state, mm.get_torch_device(), offload)
-    encoders = HalloEncoders(
-        config=config,
-        key=content,
-        around=around,
-        sampling=BASE_SAMPLING,
-        ear=None if ear is None else load_wav2vec2(ear),
-    )
-    return model, encoders, BaseVAE(config, parts["autoencoder"])
-
-
-def _load_checkpoint(path: str, weight_dtype: str) -> tuple[Any, EncoderSet, Any]:
-    parts, info = load_parts(path)
-    config = info.config
-    model = _native_model(config.unet, parts["denoiser"], weight_dtype)
-    model.model.latent_format.latent_rgb_factors, model.model.latent_format.latent_rgb_factors_bias = _preview(
-        parts["autoencoder"]
-    )
-    device, offload = mm.text_encoder_device(), mm.text_encoder_offload_device()
-    dtype = torch.float32
-    build = Build(operations=comfy.ops.manual_cast, attention=attention, dtype=dtype, device=offload)
-    speech = nn.ModuleDict(
-        {"encoder": make_speech_encoder(config.audio, build), "projector": make_audio_projector(config.audio, build)}
-    )
-    speech_state = {f"encoder.{key}": value for key, value in parts["speech_encoder"].items()}
-    speech_state |= {f"projector.{key}": value for key, value in parts["audio_projector"].items()}
-    encoders = EncoderSet(
-        config=config,
-        key=state_hash(parts["reference_net"]),
-        reference_net=_patcher(
-            ReferenceNet(config.unet, build), _cast(parts["reference_net"], dtype), mm.get_torch_device(), offload
-        ),
-        speech=_patcher(speech, _cast(speech_state, dtype), device, offload),
-        emotion=_patcher(*_emotion_networks(config, parts, build), device, offload),
-        sampling=info.sampling,
-        domain=info.domain,
-    )
-    return model, encoders, EmbeddedVAE(config, _cast(parts["autoencoder"], torch.float32))
-
-
-def _emotion_networks(
-    config: SystemConfig, parts: dict[str, dict[str, Tensor]], build: Build
-) -> tuple[nn.ModuleDict, dict[str, Tensor]]:
-    """Emotion-to-Latents and whatever of text encoder and ear the checkpoint has: ``latents``, ``text``, ``ear``."""
-    text, ear = make_text_encoder(config.emotion, build), make_ear(config.emotion, build)
-    networks: dict[str, nn.Module] = {"latents": EmotionToLatents(config.emotion, build)}
-    names = {"latents": "emotion_to_latents"}
-    for name, network, part in (("text", text, "text_encoder"), ("ear", ear, "ear")):
-        if network is not None:
-            networks[name], names[name] = network, part
-    state = {f"{name}.{key}": value for name, part in names.items() for key, value in parts[part].items()}
-    return nn.ModuleDict(networks), _cast(state, torch.float32)
-
-
-def _cast(state: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+def cast(state: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
     return {key: value.to(dtype) for key, value in state.items()}
 
 
-def _native_model(
+def native_model(
     config: PortraitUNetConfig,
     state: dict[str, Tensor],
     weight_dtype: str,
@@ -487,98 +384,10 @@ def _native_model(
     native = NativeModel(model_config, device=offload)
     patcher = patcher_class()(native, load_device=load_device, offload_device=offload)
     dynamic = bool(getattr(patcher, "is_dynamic", lambda: False)())
-    native.diffusion_model.load_state_dict(_cast(state, dtype), strict=True, assign=dynamic)
+    native.diffusion_model.load_state_dict(cast(state, dtype), strict=True, assign=dynamic)
     # kept by clones: which weights a job was sampled with
     patcher.model_options[CHECKPOINT] = content or state_hash(state)
     return patcher
-
-
-def _preview(state: dict[str, Tensor]) -> tuple[list[list[float]], list[float]]:
-    """Latent to RGB for previews: the mean colour of the patch that the decoder's linear part draws."""
-    weight = state["decoder.linear.weight"].float()
-    colours = weight.flatten(1).view(3, -1, weight.shape[1]).mean(dim=1)
-    bias = state["decoder.linear.bias"].float().view(3, -1).mean(dim=1)
-    return colours.T.tolist(), bias.tolist()
-
-
-class _NetworkVAE(comfy.sd.VAE):
-    """An autoencoder of ours as a native VAE. The host's own constructor only knows layouts of public models."""
-
-    def __init__(
-        self,
-        make: Callable[[Build], nn.Module],
-        state: dict[str, Tensor],
-        *,
-        patch: int,
-        channels: int,
-        bytes_per_pixel: tuple[int, int],
-        dtype: torch.dtype,
-    ):
-        """``bytes_per_pixel`` of a picture that encoding and decoding take, for each byte of a number."""
-        encode, decode = bytes_per_pixel
-        self.memory_used_encode = lambda shape, dtype: encode * shape[2] * shape[3] * mm.dtype_size(dtype)
-        self.memory_used_decode = lambda shape, dtype: (
-            decode * shape[2] * shape[3] * patch * patch * mm.dtype_size(dtype)
-        )
-        self.downscale_ratio = self.upscale_ratio = patch
-        self.latent_channels = channels
-        self.latent_dim = 2
-        self.output_channels = 3
-        self.pad_channel_value = None
-        self.process_input = lambda image: image * 2.0 - 1.0
-        self.process_output = lambda image: image.add_(1.0).div_(2.0).clamp_(0.0, 1.0)
-        self.working_dtypes = [dtype]
-        self.disable_offload = self.not_video = self.handles_tiling = False
-        self.size = self.downscale_index_formula = self.upscale_index_formula = None
-        self.extra_1d_channel = self.format_encoded = None
-        self.crop_input = True
-        self.audio_sample_rate = 44100
-        self.device, self.output_device = mm.vae_device(), mm.intermediate_device()
-        self.vae_dtype = dtype
-        offload = mm.vae_offload_device()
-        self.first_stage_model = make(Build(operations=comfy.ops.manual_cast, dtype=dtype, device=offload))
-        self.patcher = _patcher(self.first_stage_model, _cast(state, dtype), self.device, offload)
-        self.model_size()
-
-
-class EmbeddedVAE(_NetworkVAE):
-    """The autoencoder of a MoEE checkpoint."""
-
-    def __init__(self, config: SystemConfig, state: dict[str, Tensor]):
-        sizes = config.autoencoder
-        super().__init__(
-            functools.partial(Autoencoder, sizes),
-            state,
-            patch=sizes.patch,
-            channels=sizes.latent_channels,
-            bytes_per_pixel=(900, 900),
-            dtype=torch.float32,
-        )
-
-
-class _Unscaled(AutoencoderKL):
-    """Latents as the host has them: its models scale them, not its VAEs."""
-
-    def encode(self, x_N3HW: Tensor) -> Tensor:
-        return super().encode(x_N3HW) / self.config.scaling
-
-    def decode(self, z_NZhw: Tensor) -> Tensor:
-        return super().decode(z_NZhw * self.config.scaling)
-
-
-class BaseVAE(_NetworkVAE):
-    """The autoencoder of a Hallo base. Stable Diffusion's, so any VAE of Stable Diffusion 1.5 can stand in for it."""
-
-    def __init__(self, config: HalloConfig, state: dict[str, Tensor]):
-        sizes = config.autoencoder
-        super().__init__(
-            functools.partial(_Unscaled, sizes),
-            state,
-            patch=sizes.patch,
-            channels=sizes.latent_channels,
-            bytes_per_pixel=(1767, 2178),  # the host's own figures for this network
-            dtype=mm.vae_dtype(mm.vae_device(), [torch.bfloat16, torch.float32]),
-        )
 
 
 def on_device(patcher: Any, call: Callable[[Any, Any], Any], memory: int = 1 << 26) -> Any:

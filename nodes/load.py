@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..moee_core.experts.file import inspect_expert
-from . import host
+from . import host, models
 from .sockets import Encoders
 
 NONE = "none"
@@ -54,12 +54,12 @@ class LoadModel(io.ComfyNode):
     @classmethod
     def execute(cls, checkpoint: str, weight_dtype: str, speech_encoder: str = NONE) -> io.NodeOutput:
         ear = None if speech_encoder == NONE else str(host.speech_encoders()[speech_encoder])
-        return io.NodeOutput(*host.load(host.checkpoint_path(checkpoint), weight_dtype, ear))
+        return io.NodeOutput(*models.load(host.checkpoint_path(checkpoint), weight_dtype, ear))
 
     @classmethod
     def validate_inputs(cls, checkpoint: str) -> bool | str:
         try:
-            host.inspect(host.checkpoint_path(checkpoint))
+            models.inspect(host.checkpoint_path(checkpoint))
         except (OSError, ValueError) as error:
             return str(error)
         return True
