@@ -1,4 +1,5 @@
-"""The command line: ``python -m moee_core animate | motion | emotions | inspect | evaluate | experts``.
+"""The command line: ``python -m moee_core animate | motion | emotions | inspect | convert | evaluate | selfcheck |
+experts``.
 
 Exit code 0 on success, 2 for anything the user can put right (one line on standard error, no traceback),
 130 when interrupted. An output file appears whole or not at all.
@@ -20,6 +21,7 @@ from .emotion.options import ENCODERS, add_emotion, add_encoders, emotion_of, en
 from .errors import MoEEError
 from .experts.commands import add_experts, parse_weighted
 from .instant import add_generator, add_instant, add_motion, animate_instant
+from .weights.commands import add_weights
 
 if TYPE_CHECKING:
     from .pipeline import SamplingSettings
@@ -80,10 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     emotions = commands.add_parser("emotions", help="list labels, compounds and the grammar")
     emotions.set_defaults(run=_emotions)
 
-    inspect = commands.add_parser("inspect", help="say what a checkpoint is")
-    inspect.add_argument("file", help="a .safetensors file")
-    inspect.add_argument("--json", action="store_true", help="print everything as JSON")
-    inspect.set_defaults(run=_inspect)
+    add_weights(commands)
 
     evaluate = commands.add_parser("evaluate", help="measure a checkpoint on an evaluation set")
     evaluate.add_argument("set", help="a folder written by: python training/evaluation_set.py OUT")
@@ -115,6 +114,10 @@ def _parser() -> argparse.ArgumentParser:
     add_encoders(evaluate)
     add_generator(evaluate)
     evaluate.set_defaults(run=_evaluate)
+
+    check = commands.add_parser("selfcheck", help="compare what this machine computes with stored results of a CPU")
+    check.add_argument("--device", default="cpu", help="where to compute: cpu (default), cuda, cuda:1, mps")
+    check.set_defaults(run=_selfcheck)
 
     add_experts(commands.add_parser("experts", help="list, make or merge emotion experts"), str(EMBEDDED))
     return parser
@@ -218,6 +221,12 @@ def _device(name: str) -> str:
     return name
 
 
+def _selfcheck(options: argparse.Namespace) -> int:
+    from .selfcheck import report
+
+    return report(_device(options.device))
+
+
 def _resized(frames: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
     """Frames at the side asked for, cubic up and area down."""
     import cv2
@@ -269,51 +278,6 @@ def _emotions(_options: argparse.Namespace) -> int:
     lines += ['timeline:  "0 neutral; 1.5 happy ease 0.4; 3 surprised:1.2; 4.5 sad"   (seconds rising)']
     sys.stdout.write("\n".join(lines) + "\n")
     return 0
-
-
-def _inspect(options: argparse.Namespace) -> int:
-    from .weights.checkpoint import config_to_dict, inspect_checkpoint, read_header
-    from .weights.emo_talker import ARCHITECTURE, inspect_emo_talker
-
-    if read_header(Path(options.file))[1].get("architecture") == ARCHITECTURE:
-        info = inspect_emo_talker(options.file)
-    else:
-        info = inspect_checkpoint(options.file)
-    if options.json:
-        body = {"config": config_to_dict(info.config), "metadata": info.metadata, "parameters": info.parameters}
-        sys.stdout.write(json.dumps(body, indent=1) + "\n")
-        return 0
-    dtypes = ", ".join(sorted(set(info.dtypes.values())))
-    rows = {
-        "file": f"{info.path} ({info.path.stat().st_size / 1e6:.2f} MB)",
-        "architecture": f"{info.metadata['architecture']}, format {info.metadata['format']}",
-        "parameters": f"{info.parameters:,} in {len(info.shapes)} tensors ({dtypes})",
-        **_described(info.config),
-        "licence": info.metadata.get("licence", "not stated"),
-        "data licence": info.metadata.get("data_licence", "not stated"),
-        "trained": info.metadata.get("trained", "not stated"),
-    }
-    sys.stdout.write("\n".join(f"{name + ':':14}{value}" for name, value in rows.items()) + "\n")
-    return 0
-
-
-def _described(config: Any) -> dict[str, str]:
-    """What is particular to an architecture."""
-    from .systems.emo_talker import EmoTalkerConfig
-
-    if isinstance(config, EmoTalkerConfig):
-        codes, window = config.vq.dictionary, config.transformer
-        return {
-            "motion": f"space {config.space}, {config.fps:g} fps, a token every {config.vq.rate} frames",
-            "dictionary": f"{codes.codes} codes of {codes.width}",
-            "transformer": f"width {window.width}, {window.layers} layers",
-            "listens": f"{'to HuBERT' if config.ear.source == 'hubert' else 'by itself'}, {config.ear.width} numbers",
-        }
-    unet = config.unet
-    return {
-        "picture": f"{config.image_size} px, {config.fps:g} fps, windows of {config.window_frames} frames",
-        "denoiser": f"widths {unet.block_widths}, {unet.experts} experts, {unet.prediction_type}",
-    }
 
 
 def _evaluate(options: argparse.Namespace) -> int:

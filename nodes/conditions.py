@@ -24,8 +24,17 @@ from ..moee_core.ops import Build
 from ..moee_core.portrait.image import fit_square
 from ..moee_core.systems.moee import expert_shares, make_ear, network_inputs
 from ..moee_core.video.frames import num_frames
-from . import host
-from .sockets import EmotionTrack, EncoderSet, PortraitCondition, SpeechFeatures
+from . import base, host
+from .sockets import (
+    AnyEncoders,
+    EmotionTrack,
+    EncoderSet,
+    FaceOnPicture,
+    HalloEncoders,
+    PersonRead,
+    PortraitCondition,
+    SpeechFeatures,
+)
 
 CHUNK = 250
 """Frames whose tokens are worked out at once."""
@@ -41,11 +50,15 @@ def waveform_of(audio: dict[str, Any]) -> Waveform:
     return Waveform(samples=samples[0].float().cpu().numpy(), sample_rate=int(audio["sample_rate"]))
 
 
-def encode_portrait(encoders: EncoderSet, vae: Any, image: Tensor) -> PortraitCondition:
-    """The first picture of the batch through autoencoder and ReferenceNet, once."""
-    size = encoders.config.image_size
-    picture = (image[0, ..., :3].float().cpu().clamp(0, 1) * 255).round().byte().numpy()
-    square = fit_square(picture, size)
+def encode_portrait(
+    encoders: AnyEncoders, vae: Any, image: Tensor, face: FaceOnPicture | None = None, insightface: Any = None
+) -> PortraitCondition:
+    """The first picture of the batch through autoencoder and ReferenceNet, once. ``face`` and ``insightface`` are for a
+    Hallo base, and refused by other models."""
+    if isinstance(encoders, HalloEncoders):
+        return base.encode_portrait(encoders, vae, image, face, insightface)
+    _only_for_a_base(face=face, insightface=insightface)
+    square = fit_square(base.picture_of(image), encoders.config.image_size)
     latent = vae.encode(torch.from_numpy(square).float()[None] / 255).float()
     sites = host.on_device(
         encoders.reference_net, lambda net, device: tuple(site.cpu() for site in net(latent.to(device)))
@@ -61,9 +74,22 @@ def motion_features(encoders: EncoderSet, latents_kZhw: Tensor) -> tuple[Tensor,
     )
 
 
-def encode_recording(encoders: EncoderSet, audio: dict[str, Any]) -> SpeechFeatures:
-    """Features of the whole recording, computed in chunks."""
+def _only_for_a_base(**given: Any) -> None:
+    """Raises ``ValueError`` for what would be left aside in silence."""
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(f"{name} is read by a Hallo base only, this model does without; disconnect it")
+
+
+def encode_recording(
+    encoders: AnyEncoders, audio: dict[str, Any], audio_encoder: Any = None, audio_encoder_output: Any = None
+) -> SpeechFeatures:
+    """Features of the whole recording, computed in chunks. ``audio_encoder`` and its output are for a Hallo base, and
+    refused by other models."""
     waveform = waveform_of(audio)
+    if isinstance(encoders, HalloEncoders):
+        return base.encode_recording(encoders, waveform, audio_encoder, audio_encoder_output)
+    _only_for_a_base(audio_encoder=audio_encoder, audio_encoder_output=audio_encoder_output)
     fps = encoders.config.fps
     frames = num_frames(waveform.samples.shape[1], waveform.sample_rate, fps)
     mono = torch.from_numpy(resample_mono(waveform, in_file=True))
@@ -74,11 +100,11 @@ def encode_recording(encoders: EncoderSet, audio: dict[str, Any]) -> SpeechFeatu
     return SpeechFeatures(key=fingerprint([encoders.key, features]), features_FLD=features, fps=fps, waveform=waveform)
 
 
-def encode_emotion(encoders: EncoderSet, source: EmotionSource, speech: SpeechFeatures) -> EmotionTrack:
+def encode_emotion(encoders: AnyEncoders, source: EmotionSource, speech: SpeechFeatures) -> EmotionTrack:
     """The emotion of every frame; where the voice has a say in it, the recording is listened to."""
     frames, fps = speech.num_frames, encoders.config.fps
     mono = torch.from_numpy(resample_mono(speech.waveform, in_file=True))
-    emotion = encoders.config.emotion
+    emotion = encoders.emotion_config
     ear = make_ear(emotion, Build(device="meta"))
     own_mood = None if ear is None else functools.partial(_mood, encoders, mono, frames)
     rows = encoders.frozen.rows(source, mono, frames, fps, emotion, own_mood)
@@ -88,36 +114,51 @@ def encode_emotion(encoders: EncoderSet, source: EmotionSource, speech: SpeechFe
     return EmotionTrack(key=fingerprint([*rows.said, *said, *own]), key_encoder=encoders.key, rows=rows, source=source)
 
 
-def _mood(encoders: EncoderSet, mono: Tensor, frames: int) -> np.ndarray:
+def _mood(encoders: AnyEncoders, mono: Tensor, frames: int) -> np.ndarray:
     """(F, 16) the mood of the recording, by the model's own ear."""
     fps = encoders.config.fps
     return host.on_device(encoders.emotion, lambda net, _device: mood(net["ear"], mono, frames, fps).numpy())
 
 
-def audio_tokens(encoders: EncoderSet, speech: SpeechFeatures, frames: Tensor) -> Tensor:
+def audio_tokens(encoders: AnyEncoders, speech: SpeechFeatures, frames: Tensor) -> Tensor:
     """(F, S, A) tokens of the given frame numbers."""
     windows = window_indices(speech.num_frames, encoders.config.audio.margin)[frames]
 
     def run(net: Any, device: Any) -> Tensor:
-        parts = [net["projector"](speech.features_FLD[rows].to(device)).cpu() for rows in windows.split(CHUNK)]
+        project = encoders.projector(net)
+        parts = [project(speech.features_FLD[rows].to(device)).cpu() for rows in windows.split(CHUNK)]
         return torch.cat(parts)
 
     return host.on_device(encoders.speech, run)
 
 
-def emotion_latents(encoders: EncoderSet, rows: EmotionRows) -> tuple[Tensor, Tensor]:
+def emotion_latents(encoders: AnyEncoders, rows: EmotionRows) -> tuple[Tensor, Tensor]:
     """(F, M, D) latents and (F, E) shares of the experts."""
 
     def run(net: Any, device: Any) -> Tensor:
-        words = dict(net.named_children()).get("text")
-        return net["latents"](network_inputs(rows, net["latents"], words, device)).cpu()
+        latents, words = encoders.emotion_networks(net)
+        return latents(network_inputs(rows, latents, words, device)).cpu()
 
     vectors, units = torch.from_numpy(rows.vectors), torch.from_numpy(rows.units)
     return host.on_device(encoders.emotion, run), expert_shares(vectors, encoders.config.unet.experts, units)
 
 
+def _references(
+    encoders: AnyEncoders, portrait: PortraitCondition, frames: int, motion_kZhw: Tensor | None
+) -> tuple[ReferenceFeatures | PersonRead, ReferenceFeatures | PersonRead]:
+    """What is read of the person, with speech and without. Only a Hallo base makes a difference."""
+    if isinstance(encoders, HalloEncoders):
+        return base.references(encoders, portrait, frames, motion_kZhw)
+    count = encoders.config.unet.motion_frames
+    motion = portrait.latent.expand(count, -1, -1, -1) if motion_kZhw is None else motion_kZhw
+    reference = ReferenceFeatures(
+        sites=portrait.sites, latent=portrait.latent, motion=motion_features(encoders, motion)
+    )
+    return reference, reference
+
+
 def conditioning(
-    encoders: EncoderSet,
+    encoders: AnyEncoders,
     portrait: PortraitCondition,
     speech: SpeechFeatures,
     emotion: EmotionTrack,
@@ -125,25 +166,28 @@ def conditioning(
     motion_kZhw: Tensor | None = None,
 ) -> dict[str, list]:
     """CONDITIONING for the given frame numbers: ``full``, the same ``without_audio``, and without audio and emotion
-    (``negative``). ``motion_kZhw``: the last frames before them; None repeats the portrait."""
-    count = encoders.config.unet.motion_frames
-    motion = portrait.latent.expand(count, -1, -1, -1) if motion_kZhw is None else motion_kZhw
-    reference = ReferenceFeatures(
-        sites=portrait.sites, latent=portrait.latent, motion=motion_features(encoders, motion)
-    )
+    (``negative``). ``motion_kZhw``: the last frames before them; None repeats the portrait. A Hallo base without audio
+    does not know the person either, as its guidance was made."""
+    person, silent_person = _references(encoders, portrait, len(frames), motion_kZhw)
     tokens = audio_tokens(encoders, speech, frames)
     rows = emotion.rows.take(frames.numpy())
     latents, shares = emotion_latents(encoders, rows)
     own = {f"{host.OWN_CONDITION}{name}": torch.from_numpy(strength) for name, strength in rows.own.items()}
     silent, neutral = torch.zeros_like(tokens), torch.zeros_like(shares)
 
-    def entry(audio: Tensor, share: Tensor) -> list:
-        values = {"moee_audio": audio, "moee_emotion": latents, "moee_shares": share, "moee_reference": reference}
+    def entry(audio: Tensor, share: Tensor, read: ReferenceFeatures | PersonRead) -> list:
+        values = {"moee_audio": audio, "moee_emotion": latents, "moee_shares": share, "moee_reference": read}
         called = own if share is shares else {name: torch.zeros_like(strength) for name, strength in own.items()}
         return [[None, {**values, **called}]]
 
     return {
-        "full": entry(tokens, shares),
-        "without_audio": entry(silent, shares),
-        "negative": entry(silent, neutral),
+        "full": entry(tokens, shares, person),
+        "without_audio": entry(silent, shares, silent_person),
+        "negative": entry(silent, neutral, silent_person),
     }
+
+
+def opposite(encoders: AnyEncoders) -> str:
+    """Which of them core's ``cfg`` moves away from: the silent, neutral face; of a Hallo base, which is always guided
+    far, the silent and unknown one with the same emotion."""
+    return "without_audio" if isinstance(encoders, HalloEncoders) else "negative"

@@ -9,7 +9,7 @@ from ..moee_core.emotion.source import EmotionSource, as_source
 from ..moee_core.emotion.timeline import parse_emotion
 from ..moee_core.emotion.vocabulary import COMPOUNDS, LABELS
 from . import conditions
-from .sockets import Emotion, EmotionLatents, Encoders, EncoderSet, Speech, SpeechFeatures
+from .sockets import AnyEncoders, Emotion, EmotionLatents, Encoders, Speech, SpeechFeatures
 
 CHOICES = [*LABELS, *COMPOUNDS]
 
@@ -89,7 +89,7 @@ class EmotionToLatentsNode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, encoders: EncoderSet, emotion: EmotionSource, speech: SpeechFeatures) -> io.NodeOutput:
+    def execute(cls, encoders: AnyEncoders, emotion: EmotionSource, speech: SpeechFeatures) -> io.NodeOutput:
         return io.NodeOutput(conditions.encode_emotion(encoders, emotion, speech))
 
 

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from ..moee_core.emotion.frozen import FrozenEncoders
 from ..moee_core.weights.frozen import load_frozen
 from . import host
-from .sockets import Encoders, EncoderSet
+from .sockets import AnyEncoders, Encoders
 
 NONE = "none"
 
@@ -43,11 +43,11 @@ class LoadEmotionEncoders(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, encoders: EncoderSet, text_encoder: str, voice_encoder: str) -> io.NodeOutput:
+    def execute(cls, encoders: AnyEncoders, text_encoder: str, voice_encoder: str) -> io.NodeOutput:
         text = None if text_encoder == NONE else str(host.text_encoders()[text_encoder])
         voice = None if voice_encoder == NONE else str(host.voice_encoders()[voice_encoder])
         frozen = _loaded(text, voice)
-        frozen.check(encoders.config.emotion)
+        frozen.check(encoders.emotion_config)
         return io.NodeOutput(replace(encoders, frozen=frozen))
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ import comfy.model_base
 import comfy.model_management as mm
 import comfy.model_patcher
 import comfy.ops
-import comfy.sd
 import comfy.supported_models_base
 import comfy.utils
 import folder_paths
@@ -29,21 +29,19 @@ import torch
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor, nn
 
-from ..moee_core.emotion.latents import EmotionToLatents
 from ..moee_core.errors import CheckpointError
 from ..moee_core.experts.file import ExpertFile, check_fits, load_expert
 from ..moee_core.experts.mixture import Routing
 from ..moee_core.experts.own import called, from_file
 from ..moee_core.jobs import fingerprint
-from ..moee_core.networks.autoencoder import Autoencoder
-from ..moee_core.networks.config import PortraitUNetConfig, SystemConfig
+from ..moee_core.networks.config import PortraitUNetConfig
 from ..moee_core.networks.portrait_unet import EmotionContext, PortraitUNet
-from ..moee_core.networks.reference_net import ReferenceFeatures, ReferenceNet
+from ..moee_core.networks.reference_net import ReferenceFeatures
 from ..moee_core.ops import Build
-from ..moee_core.systems.moee import make_audio_projector, make_ear, make_speech_encoder, make_text_encoder
-from ..moee_core.weights.checkpoint import load_parts, state_hash
+from ..moee_core.weights.checkpoint import state_hash
 from ..moee_core.weights.emo_talker import EMBEDDED as EMBEDDED_EMOTALKER
-from .sockets import EncoderSet
+from ..moee_core.weights.hub_folder import holds
+from .sockets import PersonRead
 
 FOLDER = "moee"
 EMBEDDED = "embedded (ships with the pack)"
@@ -117,8 +115,14 @@ def text_encoders() -> dict[str, Path]:
 
 def voice_encoders() -> dict[str, Path]:
     """Name to folder of the other encoders there, and of every HuBERT in models/moee/hubert."""
-    found = {name: path for name, path in _encoder_folders().items() if not (path / "2_Dense").is_dir()}
+    speech, folders = speech_encoders(), _encoder_folders().items()
+    found = {name: path for name, path in folders if name not in speech and not (path / "2_Dense").is_dir()}
     return {**hubert_folders(), **found}
+
+
+def speech_encoders() -> dict[str, Path]:
+    """Name to folder of every wav2vec 2.0 in models/moee/encoders."""
+    return {name: path for name, path in _encoder_folders().items() if holds(path, "wav2vec2")}
 
 
 def _encoder_folders() -> dict[str, Path]:
@@ -162,7 +166,7 @@ def _add_own(clone: Any, expert: ExpertFile, strength: float) -> None:
     )
     network = from_file(expert, clone.model.diffusion_model, build, strength)
     content = fingerprint([*(expert.deltas[key] for key in sorted(expert.deltas)), strength])
-    patcher = _patcher(network, network.state_dict(), clone.load_device, offload)
+    patcher = patcher_of(network, network.state_dict(), clone.load_device, offload)
     options = clone.model_options.setdefault("transformer_options", {})
     loaded = {**options.get(OWN, {}), expert.emotion: (patcher, content)}
     clone.model_options["transformer_options"] = {**options, OWN: loaded}
@@ -241,7 +245,17 @@ class Denoiser(PortraitUNet):
         loaded = {name: patcher.model for name, (patcher, _) in options.get(OWN, {}).items()}
         asked = {key[len(OWN_CONDITION) :]: value for key, value in others.items() if key.startswith(OWN_CONDITION)}
         branches = len(options.get("cond_or_uncond", [0]))
-        reference: ReferenceFeatures = _to(moee_reference[0], x).batched(branches)
+        given: ReferenceFeatures | PersonRead = moee_reference[0]
+        more: dict[str, Any] = {}
+        if isinstance(given, PersonRead):  # one person in all branches of a call: see Shared.can_concat
+            located = given.located_1Dhw
+            more = {
+                "identity_BKC": given.identity_1KC.to(x).expand(branches, -1, -1),
+                "regions": given.regions.to(x.device).frames(x.shape[0]),
+                "added_NCHW": None if located is None else located.to(x).expand(x.shape[0], -1, -1, -1),
+            }
+            given = given.features
+        reference: ReferenceFeatures = _to(given, x).batched(branches)
         routing = Routing.of(moee_shares.float().cpu()).to(x.device)
         return super().forward(
             x,
@@ -253,7 +267,18 @@ class Denoiser(PortraitUNet):
                 latents_NMD=moee_emotion.to(x), routing=routing, own=tuple(called(loaded, asked, x.device))
             ),
             options=options,
+            **more,
         )
+
+
+def moved(reference: ReferenceFeatures, device: torch.device) -> ReferenceFeatures:
+    """The same features on another device."""
+    return replace(
+        reference,
+        sites=tuple(site.to(device) for site in reference.sites),
+        latent=reference.latent.to(device),
+        motion=None if reference.motion is None else tuple(part.to(device) for part in reference.motion),
+    )
 
 
 def _to(reference: ReferenceFeatures, like: Tensor) -> ReferenceFeatures:
@@ -299,8 +324,10 @@ class _ModelConfig(comfy.supported_models_base.BASE):
     latent_format = _LatentFormat
     memory_usage_factor = MEMORY_FACTOR
 
-    def __init__(self, config: PortraitUNetConfig):
+    def __init__(self, config: PortraitUNetConfig, latent_format: Any = None):
         super().__init__({})
+        if latent_format is not None:
+            self.latent_format = latent_format
         self.moee = config
         kind = {"scaled_linear": "linear", "linear": "sqrt_linear"}[config.beta_schedule]  # the host's names for them
         self.sampling_settings = {
@@ -319,7 +346,7 @@ def patcher_class() -> type:
     return getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
 
 
-def _patcher(module: nn.Module, state: dict[str, Tensor], load: Any, offload: Any) -> Any:
+def patcher_of(module: nn.Module, state: dict[str, Tensor], load: Any, offload: Any) -> Any:
     """A patcher with its weights in, all of them or an error."""
     if hasattr(mm, "archive_model_dtypes"):
         mm.archive_model_dtypes(module)
@@ -329,55 +356,19 @@ def _patcher(module: nn.Module, state: dict[str, Tensor], load: Any, offload: An
     return patcher
 
 
-def load(path: str, weight_dtype: str = "default") -> tuple[Any, EncoderSet, Any]:
-    """(MODEL, encoders, VAE) of a checkpoint."""
-    parts, info = load_parts(path)
-    config = info.config
-    model = _native_model(config.unet, parts["denoiser"], weight_dtype)
-    model.model.latent_format.latent_rgb_factors, model.model.latent_format.latent_rgb_factors_bias = _preview(
-        parts["autoencoder"]
-    )
-    device, offload = mm.text_encoder_device(), mm.text_encoder_offload_device()
-    dtype = torch.float32
-    build = Build(operations=comfy.ops.manual_cast, attention=attention, dtype=dtype, device=offload)
-    speech = nn.ModuleDict(
-        {"encoder": make_speech_encoder(config.audio, build), "projector": make_audio_projector(config.audio, build)}
-    )
-    speech_state = {f"encoder.{key}": value for key, value in parts["speech_encoder"].items()}
-    speech_state |= {f"projector.{key}": value for key, value in parts["audio_projector"].items()}
-    encoders = EncoderSet(
-        config=config,
-        key=state_hash(parts["reference_net"]),
-        reference_net=_patcher(
-            ReferenceNet(config.unet, build), _cast(parts["reference_net"], dtype), mm.get_torch_device(), offload
-        ),
-        speech=_patcher(speech, _cast(speech_state, dtype), device, offload),
-        emotion=_patcher(*_emotion_networks(config, parts, build), device, offload),
-        sampling=info.sampling,
-        domain=info.domain,
-    )
-    return model, encoders, EmbeddedVAE(config, _cast(parts["autoencoder"], torch.float32))
-
-
-def _emotion_networks(
-    config: SystemConfig, parts: dict[str, dict[str, Tensor]], build: Build
-) -> tuple[nn.ModuleDict, dict[str, Tensor]]:
-    """Emotion-to-Latents and whatever of text encoder and ear the checkpoint has: ``latents``, ``text``, ``ear``."""
-    text, ear = make_text_encoder(config.emotion, build), make_ear(config.emotion, build)
-    networks: dict[str, nn.Module] = {"latents": EmotionToLatents(config.emotion, build)}
-    names = {"latents": "emotion_to_latents"}
-    for name, network, part in (("text", text, "text_encoder"), ("ear", ear, "ear")):
-        if network is not None:
-            networks[name], names[name] = network, part
-    state = {f"{name}.{key}": value for name, part in names.items() for key, value in parts[part].items()}
-    return nn.ModuleDict(networks), _cast(state, torch.float32)
-
-
-def _cast(state: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+def cast(state: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
     return {key: value.to(dtype) for key, value in state.items()}
 
 
-def _native_model(config: PortraitUNetConfig, state: dict[str, Tensor], weight_dtype: str) -> Any:
+def native_model(
+    config: PortraitUNetConfig,
+    state: dict[str, Tensor],
+    weight_dtype: str,
+    *,
+    latent_format: Any = None,
+    content: str = "",
+) -> Any:
+    """``content``: what the weights are, where working it out of them would take long."""
     load_device, offload = mm.get_torch_device(), mm.unet_offload_device()
     parameters = sum(value.numel() for value in state.values())
     chosen = {
@@ -388,51 +379,15 @@ def _native_model(config: PortraitUNetConfig, state: dict[str, Tensor], weight_d
     }.get(weight_dtype)
     supported = [torch.float16, torch.bfloat16, torch.float32]
     dtype = chosen or mm.unet_dtype(model_params=parameters, supported_dtypes=supported)
-    model_config = _ModelConfig(config)
+    model_config = _ModelConfig(config, latent_format)
     model_config.set_inference_dtype(dtype, mm.unet_manual_cast(dtype, load_device, supported))
     native = NativeModel(model_config, device=offload)
     patcher = patcher_class()(native, load_device=load_device, offload_device=offload)
     dynamic = bool(getattr(patcher, "is_dynamic", lambda: False)())
-    native.diffusion_model.load_state_dict(_cast(state, dtype), strict=True, assign=dynamic)
-    patcher.model_options[CHECKPOINT] = state_hash(state)  # kept by clones: which weights a job was sampled with
+    native.diffusion_model.load_state_dict(cast(state, dtype), strict=True, assign=dynamic)
+    # kept by clones: which weights a job was sampled with
+    patcher.model_options[CHECKPOINT] = content or state_hash(state)
     return patcher
-
-
-def _preview(state: dict[str, Tensor]) -> tuple[list[list[float]], list[float]]:
-    """Latent to RGB for previews: the mean colour of the patch that the decoder's linear part draws."""
-    weight = state["decoder.linear.weight"].float()
-    colours = weight.flatten(1).view(3, -1, weight.shape[1]).mean(dim=1)
-    bias = state["decoder.linear.bias"].float().view(3, -1).mean(dim=1)
-    return colours.T.tolist(), bias.tolist()
-
-
-class EmbeddedVAE(comfy.sd.VAE):
-    """The checkpoint's autoencoder as a native VAE. The host's own constructor only knows layouts of public models."""
-
-    def __init__(self, config: SystemConfig, state: dict[str, Tensor]):
-        patch = config.autoencoder.patch
-        self.memory_used_encode = lambda shape, dtype: 900 * shape[2] * shape[3] * mm.dtype_size(dtype)
-        self.memory_used_decode = lambda shape, dtype: 900 * shape[2] * shape[3] * patch * patch * mm.dtype_size(dtype)
-        self.downscale_ratio = self.upscale_ratio = patch
-        self.latent_channels = config.autoencoder.latent_channels
-        self.latent_dim = 2
-        self.output_channels = 3
-        self.pad_channel_value = None
-        self.process_input = lambda image: image * 2.0 - 1.0
-        self.process_output = lambda image: image.add_(1.0).div_(2.0).clamp_(0.0, 1.0)
-        self.working_dtypes = [torch.float32]
-        self.disable_offload = self.not_video = self.handles_tiling = False
-        self.size = self.downscale_index_formula = self.upscale_index_formula = None
-        self.extra_1d_channel = self.format_encoded = None
-        self.crop_input = True
-        self.audio_sample_rate = 44100
-        self.device, self.output_device = mm.vae_device(), mm.intermediate_device()
-        self.vae_dtype = torch.float32
-        offload = mm.vae_offload_device()
-        build = Build(operations=comfy.ops.manual_cast, dtype=torch.float32, device=offload)
-        self.first_stage_model = Autoencoder(config.autoencoder, build)
-        self.patcher = _patcher(self.first_stage_model, state, self.device, offload)
-        self.model_size()
 
 
 def on_device(patcher: Any, call: Callable[[Any, Any], Any], memory: int = 1 << 26) -> Any:

@@ -7,9 +7,10 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..moee_core.experts.file import inspect_expert
-from ..moee_core.weights.checkpoint import inspect_checkpoint
-from . import host
+from . import host, models
 from .sockets import Encoders
+
+NONE = "none"
 
 
 class LoadModel(io.ComfyNode):
@@ -19,7 +20,8 @@ class LoadModel(io.ComfyNode):
             node_id="MoEELoadModel",
             display_name="Load Talking Portrait Model",
             category="MoEE talking portrait",
-            description="Loads a talking-portrait checkpoint: a native MODEL, the encoders around it, and its VAE.",
+            description="Loads a talking-portrait checkpoint or a converted Hallo base: a native MODEL, the encoders "
+            "around it, and its VAE.",
             inputs=[
                 io.Combo.Input(
                     "checkpoint",
@@ -33,6 +35,14 @@ class LoadModel(io.ComfyNode):
                     default="default",
                     tooltip="How the denoiser's weights are stored. 'default' lets ComfyUI decide for your card.",
                 ),
+                io.Combo.Input(
+                    "speech_encoder",
+                    options=[NONE, *host.speech_encoders()],
+                    default=NONE,
+                    optional=True,
+                    tooltip="What a Hallo base hears with: wav2vec2-base-960h in a folder of its own in "
+                    "models/moee/encoders. Other models hear by themselves.",
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="model"),
@@ -42,13 +52,14 @@ class LoadModel(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, checkpoint: str, weight_dtype: str) -> io.NodeOutput:
-        return io.NodeOutput(*host.load(host.checkpoint_path(checkpoint), weight_dtype))
+    def execute(cls, checkpoint: str, weight_dtype: str, speech_encoder: str = NONE) -> io.NodeOutput:
+        ear = None if speech_encoder == NONE else str(host.speech_encoders()[speech_encoder])
+        return io.NodeOutput(*models.load(host.checkpoint_path(checkpoint), weight_dtype, ear))
 
     @classmethod
     def validate_inputs(cls, checkpoint: str) -> bool | str:
         try:
-            inspect_checkpoint(host.checkpoint_path(checkpoint))
+            models.inspect(host.checkpoint_path(checkpoint))
         except (OSError, ValueError) as error:
             return str(error)
         return True

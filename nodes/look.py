@@ -28,7 +28,7 @@ from . import conditions
 from .emotion import problem
 from .sample import EMOTION_TIP, recommended
 from .sampling import sample_clip
-from .sockets import Emotion, EmotionTrack, Encoders, EncoderSet, Portrait, PortraitCondition, SpeechFeatures
+from .sockets import AnyEncoders, Emotion, EmotionTrack, Encoders, Portrait, PortraitCondition, SpeechFeatures
 
 MOST_CELLS = 60
 PROBE_SECONDS = 1.0
@@ -56,13 +56,13 @@ def _seed() -> io.Input:
     )  # fmt: skip
 
 
-def _face(encoders: EncoderSet, vae: Any, portrait: Any) -> PortraitCondition:
+def _face(encoders: AnyEncoders, vae: Any, portrait: Any) -> PortraitCondition:
     return portrait if isinstance(portrait, PortraitCondition) else conditions.encode_portrait(encoders, vae, portrait)
 
 
 def _frames(
     model: Any,
-    encoders: EncoderSet,
+    encoders: AnyEncoders,
     vae: Any,
     face: PortraitCondition,
     speech: SpeechFeatures,
@@ -81,7 +81,7 @@ def _frames(
     return (pictures.float().cpu().clamp(0, 1) * 255).round().byte().numpy()
 
 
-def _quiet(encoders: EncoderSet, frames: int) -> SpeechFeatures:
+def _quiet(encoders: AnyEncoders, frames: int) -> SpeechFeatures:
     """A recording in which nobody speaks."""
     samples = torch.zeros(1, 1, round(frames / encoders.config.fps * 16000))
     return conditions.encode_recording(encoders, {"waveform": samples, "sample_rate": 16000})
@@ -147,7 +147,7 @@ class ContactSheet(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: Any, encoders: EncoderSet, vae: Any, portrait: Any, emotions: str, intensities: str, seed: int
+        cls, model: Any, encoders: AnyEncoders, vae: Any, portrait: Any, emotions: str, intensities: str, seed: int
     ) -> io.NodeOutput:
         labels, values = read_sheet(emotions, intensities)
         face = _face(encoders, vae, portrait)
@@ -175,7 +175,7 @@ def _probe_inputs() -> list[io.Input]:
 
 
 def _probe(
-    model: Any, encoders: EncoderSet, vae: Any, portrait: Any, emotion: Any, seed: int, audio: dict | None
+    model: Any, encoders: AnyEncoders, vae: Any, portrait: Any, emotion: Any, seed: int, audio: dict | None
 ) -> tuple[PortraitCondition, np.ndarray, EmotionTrack]:
     """One second of the emotion on the portrait."""
     source = emotion if isinstance(emotion, EmotionSource) else as_source(parse_emotion(emotion))
@@ -217,7 +217,7 @@ class EffectMeter(io.ComfyNode):
     def execute(
         cls,
         model: Any,
-        encoders: EncoderSet,
+        encoders: AnyEncoders,
         vae: Any,
         portrait: Any,
         emotion: Any,
@@ -252,7 +252,7 @@ class GateViewer(io.ComfyNode):
     def execute(
         cls,
         model: Any,
-        encoders: EncoderSet,
+        encoders: AnyEncoders,
         vae: Any,
         portrait: Any,
         emotion: Any,

@@ -8,7 +8,17 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from . import conditions
-from .sockets import Encoders, EncoderSet, Portrait, Speech
+from .sockets import (
+    AnyEncoders,
+    AudioEncoder,
+    AudioEncoderOutput,
+    Encoders,
+    Face,
+    FaceOnPicture,
+    InsightFace,
+    Portrait,
+    Speech,
+)
 
 
 class EncodePortrait(io.ComfyNode):
@@ -23,13 +33,32 @@ class EncodePortrait(io.ComfyNode):
                 Encoders.Input("encoders", tooltip="From Load Talking Portrait Model."),
                 io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
                 io.Image.Input("image", tooltip="One face from the front; the first picture of a batch is used."),
+                Face.Input(
+                    "face",
+                    optional=True,
+                    tooltip="Hallo base: where the face is, from Face Points of the same picture. Without it a face is "
+                    "looked for.",
+                ),
+                InsightFace.Input(
+                    "insightface",
+                    optional=True,
+                    tooltip="Hallo base: whose face it is, by InsightFace (antelopev2) as other packs load it. Without "
+                    "it the person is known from the picture alone.",
+                ),
             ],
             outputs=[Portrait.Output(display_name="portrait")],
         )
 
     @classmethod
-    def execute(cls, encoders: EncoderSet, vae: Any, image: Tensor) -> io.NodeOutput:
-        return io.NodeOutput(conditions.encode_portrait(encoders, vae, image))
+    def execute(
+        cls,
+        encoders: AnyEncoders,
+        vae: Any,
+        image: Tensor,
+        face: FaceOnPicture | None = None,
+        insightface: Any = None,
+    ) -> io.NodeOutput:
+        return io.NodeOutput(conditions.encode_portrait(encoders, vae, image, face, insightface))
 
 
 class EncodeSpeech(io.ComfyNode):
@@ -43,6 +72,18 @@ class EncodeSpeech(io.ComfyNode):
             inputs=[
                 Encoders.Input("encoders", tooltip="From Load Talking Portrait Model."),
                 io.Audio.Input("audio", tooltip="One voice and little behind it. The video is as long as this."),
+                AudioEncoder.Input(
+                    "audio_encoder",
+                    optional=True,
+                    tooltip="Hallo base: wav2vec2-base-960h from Load Audio Encoder, instead of speech_encoder of the "
+                    "model's loader. The same numbers.",
+                ),
+                AudioEncoderOutput.Input(
+                    "audio_encoder_output",
+                    optional=True,
+                    tooltip="Hallo base: the same recording through Encode Audio. Near what the base was trained on, "
+                    "not the same; audio_encoder is better.",
+                ),
             ],
             outputs=[
                 Speech.Output(display_name="speech"),
@@ -52,6 +93,8 @@ class EncodeSpeech(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, encoders: EncoderSet, audio: dict) -> io.NodeOutput:
-        speech = conditions.encode_recording(encoders, audio)
+    def execute(
+        cls, encoders: AnyEncoders, audio: dict, audio_encoder: Any = None, audio_encoder_output: Any = None
+    ) -> io.NodeOutput:
+        speech = conditions.encode_recording(encoders, audio, audio_encoder, audio_encoder_output)
         return io.NodeOutput(speech, speech.num_frames, speech.fps)

@@ -22,11 +22,11 @@ from . import conditions
 from .emotion import problem
 from .sampling import Settings, job_key, machine, sample_clip, window_memory
 from .sockets import (
+    AnyEncoders,
     Emotion,
     EmotionLatents,
     EmotionTrack,
     Encoders,
-    EncoderSet,
     Portrait,
     PortraitCondition,
     Speech,
@@ -135,7 +135,7 @@ class Sampler(io.ComfyNode):
     def execute(
         cls,
         model: Any,
-        encoders: EncoderSet,
+        encoders: AnyEncoders,
         portrait: Any,
         speech: Any,
         emotion: Any,
@@ -191,17 +191,17 @@ class Conditioning(io.ComfyNode):
         return problem(emotion) or True
 
     @classmethod
-    def execute(cls, encoders: EncoderSet, portrait: Any, speech: Any, emotion: Any, vae: Any = None) -> io.NodeOutput:
+    def execute(cls, encoders: AnyEncoders, portrait: Any, speech: Any, emotion: Any, vae: Any = None) -> io.NodeOutput:
         face, voice, track = _read(encoders, portrait, speech, emotion, vae)
         made = conditions.conditioning(encoders, face, voice, track, torch.arange(voice.num_frames))
         shape = (voice.num_frames, encoders.config.unet.latent_channels, face.latent.shape[-2], face.latent.shape[-1])
         waveform = voice.waveform
         audio = {"waveform": torch.from_numpy(waveform.samples)[None], "sample_rate": waveform.sample_rate}
-        return io.NodeOutput(made["full"], made["negative"], {"samples": torch.zeros(shape)}, audio)
+        return io.NodeOutput(made["full"], made[conditions.opposite(encoders)], {"samples": torch.zeros(shape)}, audio)
 
 
 def _read(
-    encoders: EncoderSet, portrait: Any, speech: Any, emotion: Any, vae: Any
+    encoders: AnyEncoders, portrait: Any, speech: Any, emotion: Any, vae: Any
 ) -> tuple[PortraitCondition, SpeechFeatures, EmotionTrack]:
     """Whatever was connected, as the three things the denoiser needs, from one and the same checkpoint."""
     if not isinstance(portrait, PortraitCondition):
@@ -222,7 +222,7 @@ def _read(
     return portrait, speech, emotion
 
 
-def _settings(encoders: EncoderSet, sampling: dict, seed: int) -> Settings:
+def _settings(encoders: AnyEncoders, sampling: dict, seed: int) -> Settings:
     best = {**DEFAULTS, **encoders.sampling}
     custom = sampling if sampling.get("sampling") == "custom" else {}
     return Settings(
@@ -236,7 +236,7 @@ def _settings(encoders: EncoderSet, sampling: dict, seed: int) -> Settings:
     )
 
 
-def recommended(encoders: EncoderSet, seed: int) -> Settings:
+def recommended(encoders: AnyEncoders, seed: int) -> Settings:
     """As the checkpoint is best sampled."""
     return _settings(encoders, {"sampling": "recommended"}, seed)
 

@@ -21,7 +21,7 @@ from ..moee_core.diffusion.sampler import frame_noise, guided_in_silence, spoken
 from ..moee_core.jobs import Job, fingerprint, keep_speed
 from .conditions import conditioning
 from .host import CHECKPOINT, own_experts
-from .sockets import EmotionTrack, EncoderSet, PortraitCondition, SpeechFeatures
+from .sockets import AnyEncoders, EmotionTrack, PortraitCondition, SpeechFeatures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,7 @@ def window_memory(model: Any, settings: Settings, shape_FZhw: tuple[int, ...]) -
 
 def sample_clip(
     model: Any,
-    encoders: EncoderSet,
+    encoders: AnyEncoders,
     portrait: PortraitCondition,
     speech: SpeechFeatures,
     emotion: EmotionTrack,

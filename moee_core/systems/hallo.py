@@ -48,14 +48,16 @@ from torch import Tensor, nn
 from ..audio.projector import window_indices
 from ..diffusion.sampler import frame_noise, guided, sample_ddim
 from ..diffusion.schedule import alphas_cumprod
+from ..emotion.latents import EmotionToLatents, EmotionToLatentsConfig
+from ..emotion.signals import EmotionRows, EmotionSignals
 from ..networks.autoencoder_kl import AutoencoderKL
 from ..networks.conditions import FaceLocator, IdentityProjector
-from ..networks.config import HalloConfig
+from ..networks.config import HalloConfig, PortraitUNetConfig
 from ..networks.masked_audio import SpeechRegions
 from ..networks.portrait_unet import EmotionContext, PortraitUNet
 from ..networks.reference_net import ReferenceFeatures, ReferenceNet
 from ..ops import DEFAULT_BUILD, Build
-from .moee import make_audio_projector
+from .moee import context_of, make_audio_projector, signals_of
 
 MakeNoise = Callable[[int, tuple[int, int, int, int]], Tensor]
 """(first frame of a window, (F, Z, h, w)) -> unit noise of that shape."""
@@ -119,29 +121,55 @@ class HalloPortrait:
     regions: SpeechRegions
 
 
-class HalloSystem(nn.Module):
-    """The networks of a Hallo base: those of its published file, and the autoencoder."""
+def emotion_config(unet: PortraitUNetConfig) -> EmotionToLatentsConfig:
+    """Emotion-to-Latents of a base: it takes labels and action units. A text becomes labels and units before it."""
+    return EmotionToLatentsConfig(width=unet.emotion_width, text_width=0, audio_width=0)
 
-    def __init__(self, config: HalloConfig, build: Build = DEFAULT_BUILD):
+
+class HalloSystem(nn.Module):
+    """The networks of a Hallo base: those of its published file, the autoencoder, and MoEE's Emotion-to-Latents.
+
+    ``whole`` False leaves out autoencoder and denoiser, for a host that has them in places of their own.
+    """
+
+    def __init__(self, config: HalloConfig, build: Build = DEFAULT_BUILD, *, whole: bool = True):
         super().__init__()
         unet = config.unet
         self.config = config
-        self.autoencoder = AutoencoderKL(config.autoencoder, build)
+        self.emotion_to_latents = EmotionToLatents(emotion_config(unet), build)
         self.audio_projector = make_audio_projector(config.audio, build)
         self.identity_projector = IdentityProjector(
             config.identity.width, config.identity.tokens, unet.identity_width, build
         )
         self.face_locator = FaceLocator(config.locator_widths, unet.block_widths[0], build)
         self.reference_net = ReferenceNet(unet, build)
-        self.denoiser = PortraitUNet(unet, build)
+        if whole:
+            self.autoencoder = AutoencoderKL(config.autoencoder, build)
+            self.denoiser = PortraitUNet(unet, build)
+
+    @torch.no_grad()
+    def signals(self, rows: EmotionRows) -> EmotionSignals:
+        """What is said of some frames as the base takes it. Raises ``EmotionError`` for the mood of a voice."""
+        return signals_of(rows, self.emotion_to_latents)
+
+    @torch.no_grad()
+    def emotion_context(self, emotion: Tensor | EmotionSignals) -> EmotionContext:
+        """Emotion vectors per frame (F, 8), or any signals -> latents and routing for the experts. In a base that
+        nobody has taught emotion yet the experts are silent, and it changes nothing."""
+        return context_of(emotion, self.emotion_to_latents, self.config.unet.experts)
 
     @torch.no_grad()
     def portrait(
-        self, picture_13HW: Tensor, embedding_1E: Tensor, face_13HW: Tensor, regions: SpeechRegions
+        self,
+        picture_13HW: Tensor,
+        embedding_1E: Tensor,
+        face_13HW: Tensor,
+        regions: SpeechRegions,
+        latent_1Zhw: Tensor | None = None,
     ) -> HalloPortrait:
         """``picture_13HW`` in [-1, 1], of the networks' type and on their device, to which the others are brought;
         ``embedding_1E`` of its face, zeros for nobody; ``face_13HW`` the face's box as a picture in [0, 1]; ``regions``
-        of one frame, a map for every level of the UNet."""
+        of one frame, a map for every level of the UNet. ``latent_1Zhw`` of the picture is worked out if not given."""
         if face_13HW.shape[-2:] != picture_13HW.shape[-2:]:
             raise ValueError(
                 f"the face's box is drawn on {tuple(face_13HW.shape[-2:])}, the portrait is "
@@ -150,7 +178,7 @@ class HalloSystem(nn.Module):
         embedding_1E = embedding_1E.to(picture_13HW)
         return HalloPortrait(
             picture_13HW=picture_13HW,
-            latent_1Zhw=self.autoencoder.encode(picture_13HW),
+            latent_1Zhw=self.autoencoder.encode(picture_13HW) if latent_1Zhw is None else latent_1Zhw,
             known_1KC=self.identity_projector(embedding_1E),
             unknown_1KC=self.identity_projector(torch.zeros_like(embedding_1E)),
             located_1Dhw=self.face_locator(face_13HW.to(picture_13HW)),

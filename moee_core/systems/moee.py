@@ -103,11 +103,7 @@ class MoEESystem(nn.Module):
 
     def signals(self, rows: EmotionRows) -> EmotionSignals:
         """What is said of some frames as this model takes it, on its device."""
-        device = next(self.emotion_to_latents.parameters()).device
-        inputs = network_inputs(rows, self.emotion_to_latents, self.text_encoder, device)
-        vectors, units = torch.from_numpy(rows.vectors), torch.from_numpy(rows.units)
-        own = {name: torch.from_numpy(np.ascontiguousarray(strength)) for name, strength in rows.own.items()}
-        return EmotionSignals(inputs=inputs, vectors_N8=vectors, units_N20=units, own=own)
+        return signals_of(rows, self.emotion_to_latents, self.text_encoder)
 
     def mood(self, samples: Tensor, frames: int) -> np.ndarray:
         """(frames, 16) the mood of a recording, (S,) 16 kHz mono. Raises ``EmotionError`` without an ear."""
@@ -117,11 +113,36 @@ class MoEESystem(nn.Module):
 
     def emotion_context(self, emotion: Tensor | EmotionSignals, *, gated: bool = True) -> EmotionContext:
         """Emotion vectors per frame (N, 8), or any signals -> latents and routing for the denoiser, on their device."""
-        signals = EmotionSignals.of_labels(emotion) if isinstance(emotion, Tensor) else emotion
-        shares = expert_shares(signals.vectors_N8.cpu(), self.config.unet.experts, signals.units_N20)
-        latents = self.emotion_to_latents(signals.inputs)
-        own = tuple(called(self.own_experts, signals.own, latents.device))
-        return EmotionContext(latents_NMD=latents, routing=Routing.of(shares, gated).to(latents.device), own=own)
+        return context_of(emotion, self.emotion_to_latents, self.config.unet.experts, own=self.own_experts, gated=gated)
+
+
+def signals_of(
+    rows: EmotionRows, latents: EmotionToLatents, text_encoder: WordsEncoder | None = None
+) -> EmotionSignals:
+    """What is said of some frames as Emotion-to-Latents takes it, on its device."""
+    device = next(latents.parameters()).device
+    inputs = network_inputs(rows, latents, text_encoder, device)
+    vectors, units = torch.from_numpy(rows.vectors), torch.from_numpy(rows.units)
+    own = {name: torch.from_numpy(np.ascontiguousarray(strength)) for name, strength in rows.own.items()}
+    return EmotionSignals(inputs=inputs, vectors_N8=vectors, units_N20=units, own=own)
+
+
+def context_of(
+    emotion: Tensor | EmotionSignals,
+    latents: EmotionToLatents,
+    experts: int,
+    *,
+    own: Mapping[str, OwnExpert] | None = None,
+    gated: bool = True,
+) -> EmotionContext:
+    """Emotion vectors per frame (N, 8), or any signals -> latents and routing for a denoiser of so many ``experts``, on
+    the latents' device."""
+    signals = EmotionSignals.of_labels(emotion) if isinstance(emotion, Tensor) else emotion
+    shares = expert_shares(signals.vectors_N8.cpu(), experts, signals.units_N20)
+    like = next(latents.parameters())
+    made = latents({name: value.to(like) for name, value in signals.inputs.items()})
+    beside = tuple(called(own or {}, signals.own, made.device))
+    return EmotionContext(latents_NMD=made, routing=Routing.of(shares, gated).to(made.device), own=beside)
 
 
 def network_inputs(

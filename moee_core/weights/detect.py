@@ -11,8 +11,11 @@ from pathlib import Path
 
 from ..emotion.vocabulary import quote
 from ..errors import CheckpointError
+from ..experts.file import ARCHITECTURE as EXPERT
 from .checkpoint import ARCHITECTURE as MOEE
 from .checkpoint import read_header
+from .emo_talker import ARCHITECTURE as EMOTALKER
+from .expression_reader import ARCHITECTURE as READER
 from .hallo import ARCHITECTURE as BASE
 from .hub_folder import read_settings
 from .tables import shapes_of
@@ -32,6 +35,7 @@ class Kind:
     model_type: str = ""
 
 
+RESULTS = "selfcheck"
 KINDS = (
     Kind(
         name="hallo",
@@ -82,12 +86,26 @@ OURS = {
         serves="the base of MoEE, together with wav2vec 2.0",
         marks=(),
     ),
+    EXPERT: Kind(
+        name="expert", title="an emotion expert", serves="changes a MoEE checkpoint; see experts list", marks=()
+    ),
+    EMOTALKER: Kind(name="emo_talker", title="an EmoTalker", serves="makes motions from speech", marks=()),
+    RESULTS: Kind(name="results", title="stored results", serves="what selfcheck compares a machine with", marks=()),
+    READER: Kind(name="reader", title="an expression reader", serves="reads action units off a face", marks=()),
 }
 COMPLETE = (("hallo", "autoencoder", "wav2vec2"), ("hallo_base", "wav2vec2"))
 """What makes a Hallo base that can be used."""
 SUFFIXES = {".safetensors", ".pth", ".pt", ".ckpt", ".bin"}
+OR_RELATIVE = "_or_relative"
 IN_CTC = "wav2vec2."
 """Before every name of wav2vec 2.0 in a file with a transcriber on top."""
+
+
+def kind_of(name: str) -> Kind:
+    """The kind that ``Kind.name`` names."""
+    plain = name.removesuffix(OR_RELATIVE)
+    kind = {kind.name: kind for kind in (*KINDS, *OURS.values())}[plain]
+    return kind if plain == name else _relative(kind)
 
 
 def detect(path: str | Path) -> Kind:
@@ -113,7 +131,7 @@ def _by_its_settings(path: Path, kind: Kind) -> Kind:
     used either: it gets a name of its own, that no base is complete with."""
     settings = path.with_name("config.json")
     if not settings.is_file():
-        return replace(kind, name=f"{kind.name}_or_relative", title=f"{kind.title} or a relative")
+        return _relative(kind)
     found = read_settings(settings).get("model_type", "unknown")
     if found != kind.model_type:
         raise CheckpointError(
@@ -121,6 +139,11 @@ def _by_its_settings(path: Path, kind: Kind) -> Kind:
             f"download a folder whose model_type is {kind.model_type}"
         )
     return kind
+
+
+def _relative(kind: Kind) -> Kind:
+    serves = f"{kind.serves}, once the config.json it was published with lies beside it and says so"
+    return replace(kind, name=kind.name + OR_RELATIVE, title=f"{kind.title} or a relative", serves=serves)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,8 +4,8 @@ Two files make a base: ``net.pth`` (a pickle or safetensors; five networks, 2,65
 autoencoder of Stable Diffusion 1.5 (sd-vae-ft-mse, in either naming of its attention). The weights of Stable Diffusion
 and AnimateDiff that lie beside them are all inside net.pth already.
 
-The tables of time positions in net.pth are compared with the sinusoids they are, and left aside. MoEE's experts are in
-no published file: they start silent, so that the network says what Hallo says.
+The tables of time positions in net.pth are compared with the sinusoids they are, and left aside. MoEE's experts and
+Emotion-to-Latents are in no published file: the experts start silent, so that the network says what Hallo says.
 
 Metadata of our file: ``architecture`` ("hallo_base"), ``format``, ``config`` (JSON of HalloConfig), ``licence``,
 ``sources`` (JSON: ``name`` and content ``hash`` of the files it was made of, by their part: ``net``, ``autoencoder``).
@@ -17,6 +17,7 @@ Raises ``CheckpointError`` naming the file and one offending key; nothing is eve
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,8 +56,8 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def base_shapes(config: HalloConfig = HALLO, name: str = "the settings given") -> tuple[Shapes, Shapes]:
-    """Our names and shapes of what published files bring, and of what they do not (the experts). ``name`` says in an
-    error where the configuration is from."""
+    """Our names and shapes of what published files bring, and of what they do not (MoEE's experts and
+    Emotion-to-Latents). ``name`` says in an error where the configuration is from."""
     try:
         shapes = dict(_shapes(config))
     except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:  # sizes that no network can have
@@ -64,8 +65,8 @@ def base_shapes(config: HalloConfig = HALLO, name: str = "the settings given") -
             f"{name}: no Hallo network can be built from this configuration: {quote(error, 160)}; take the published "
             "sizes, or a file that was converted with its own"
         ) from error
-    experts = {key: shape for key, shape in shapes.items() if ".emotion." in key}
-    return {key: shape for key, shape in shapes.items() if key not in experts}, experts
+    ours = {key: shape for key, shape in shapes.items() if ".emotion." in key or key.startswith("emotion_to_latents.")}
+    return {key: shape for key, shape in shapes.items() if key not in ours}, ours
 
 
 @functools.lru_cache(maxsize=2)
@@ -131,8 +132,8 @@ def convert_hallo(
     write_state(path, ARCHITECTURE, FORMAT, state, config, {"licence": LICENCE, "sources": json.dumps(sources)}, dtype)
 
 
-def load_hallo_base(path: str | Path, build: Build = DEFAULT_BUILD) -> tuple[HalloSystem, dict[str, str]]:
-    """A file of ``convert_hallo``, and its metadata."""
+def inspect_hallo_base(path: str | Path) -> tuple[HalloConfig, dict[str, str]]:
+    """Configuration and metadata of a file of ``convert_hallo``, whose tensors are those of its configuration."""
     path = Path(path)
     header, metadata = read_header(path)
     if metadata.get("architecture") != ARCHITECTURE or metadata.get("format") != FORMAT:
@@ -144,7 +145,30 @@ def load_hallo_base(path: str | Path, build: Build = DEFAULT_BUILD) -> tuple[Hal
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path.name}: its metadata cannot be used: {quote(error, 160)}") from error
     check_keys(path.name, base_shapes(config, path.name)[0], shapes)
+    return config, metadata
+
+
+def load_hallo_base(path: str | Path, build: Build = DEFAULT_BUILD) -> tuple[HalloSystem, dict[str, str]]:
+    """A file of ``convert_hallo``, and its metadata."""
+    config, metadata = inspect_hallo_base(path)
     return assembled(config, build, read_tensors(path)), metadata
+
+
+def load_base_parts(path: str | Path) -> tuple[dict[str, dict[str, Tensor]], HalloConfig, str]:
+    """The weights by network, for a host that builds and places each network itself, {"denoiser": {key: tensor}, ...};
+    the configuration; and a short name of the content. What the file does not bring starts as ``fresh`` says, in the
+    type of the file."""
+    config, metadata = inspect_hallo_base(path)
+    state = read_tensors(path)
+    like = state[min(state)].dtype
+    # the hashes of the sources and the type say what these weights are; hashing gigabytes takes longer than loading
+    content = hashlib.sha256(f"{metadata['config']} {metadata.get('sources')} {like}".encode()).hexdigest()[:16]
+    state |= {key: value.to(like) for key, value in fresh_state(base_shapes(config)[1]).items()}
+    parts: dict[str, dict[str, Tensor]] = {}
+    for key, value in state.items():
+        part, inside = key.split(".", 1)
+        parts.setdefault(part, {})[inside] = value
+    return parts, config, content
 
 
 def assembled(config: HalloConfig, build: Build, state: Mapping[str, Tensor]) -> HalloSystem:

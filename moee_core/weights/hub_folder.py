@@ -56,6 +56,14 @@ def settings_of(folder: Path, model_type: str, title: str) -> dict[str, Any]:
     return settings
 
 
+def holds(folder: Path, model_type: str) -> bool:
+    """Whether config.json says that the folder's model is of this type; no for one that cannot be read."""
+    try:
+        return read_settings(folder / "config.json").get("model_type") == model_type
+    except CheckpointError:
+        return False
+
+
 def normalises(folder: Path) -> bool:
     """Whether a model of sound wants its recordings at mean 0 and variance 1; yes where its folder does not say."""
     path = folder / "preprocessor_config.json"

@@ -388,6 +388,12 @@ def landmarks(classes: dict[str, Any], base: Path, path: str) -> dict[str, Any]:
     }
 
 
+def hallo(classes: dict[str, Any], folder: Path, points: str) -> dict[str, Any]:
+    """A Hallo base; see ``in_host_base.py``."""
+    beside: Any = importlib.import_module("in_host_base")
+    return beside.base(call, classes, folder, points)
+
+
 def main() -> int:
     base, command = Path(sys.argv[1]).resolve(), sys.argv[2]
     arguments = sys.argv[3:]
@@ -402,6 +408,7 @@ def main() -> int:
         "native": native,
         "partial": partial,
         "landmarks": landmarks,
+        "hallo": hallo,
     }
     with torch.inference_mode():
         result = commands[command](classes, base, *arguments)

@@ -6,11 +6,17 @@ import asyncio
 import inspect
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
+from moee_core.weights.checkpoint import read_header
+from moee_core.weights.hallo import convert_hallo
+
+from ..fixtures.hallo_parity import TINY, write_hallo
 from ..fixtures.host_double import ROOT, VERSIONS, Described, host, recorded
 
 IDS = {
@@ -60,7 +66,8 @@ NATIVE = {
     "COMBO",
     "BOOLEAN",
 }
-NATIVE |= {"FACE_LANDMARKS"}
+NATIVE |= {"FACE_LANDMARKS", "AUDIO_ENCODER", "AUDIO_ENCODER_OUTPUT"}
+NATIVE |= {"INSIGHTFACE"}  # of other packs
 OURS = {
     "MOEE_ENCODERS",
     "MOEE_PORTRAIT",
@@ -217,6 +224,37 @@ def test_files_are_listed_and_judged_before_the_queue_starts(version: str, tmp_p
         assert smile == str(Path("experts") / "smile.safetensors")
         assert "smile.safetensors is not a safetensors file" in expert.validate_inputs(expert=smile)
         assert all(expert.validate_inputs(expert=choice) is True for choice in (*shipped, none))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_base_and_its_ear_are_listed_and_judged(version: str, tmp_path: Path, hallo_base: Path):
+    models = tmp_path / "moee"
+    for name, settings in (("wav2vec2", '{"model_type": "wav2vec2"}'), ("hubert", '{"model_type": "hubert"}')):
+        (models / "encoders" / name).mkdir(parents=True)
+        (models / "encoders" / name / "config.json").write_text(settings, encoding="utf-8")
+    (models / "encoders" / "broken").mkdir()
+    shutil.copy(hallo_base, models / "base.safetensors")
+    state, metadata = load_file(hallo_base), read_header(hallo_base)[1]
+    del state["face_locator.conv_in.bias"]
+    save_file(state, models / "lacking.safetensors", metadata=metadata)
+    with host(version, tmp_path) as pack:
+        listed = asyncio.run(asyncio.run(pack.comfy_entrypoint()).get_node_list())
+        nodes = {node.define_schema().node_id: node for node in listed}
+        loader = nodes["MoEELoadModel"]
+        assert loader.define_schema().inputs[2].options == ["none", "wav2vec2"]
+        assert loader.validate_inputs(checkpoint="base.safetensors") is True
+        assert "'face_locator.conv_in.bias' is missing" in loader.validate_inputs(checkpoint="lacking.safetensors")
+        voices = nodes["MoEELoadEmotionEncoders"].define_schema().inputs[2].options
+        assert "wav2vec2" not in voices
+        assert {"hubert", "broken"} <= set(voices)
+
+
+@pytest.fixture(scope="module")
+def hallo_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A converted base with made-up weights at a small width."""
+    folder = tmp_path_factory.mktemp("hallo")
+    convert_hallo(*write_hallo(folder / "downloads"), folder / "base.safetensors", config=TINY)
+    return folder / "base.safetensors"
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)

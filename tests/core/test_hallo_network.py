@@ -15,6 +15,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from moee_core.emotion.frozen import FrozenEncoders
+from moee_core.emotion.source import EmotionSource
+from moee_core.emotion.timeline import parse_emotion
+from moee_core.emotion.vocabulary import EXPERTS, LABELS
+from moee_core.errors import EmotionError
 from moee_core.experts.mixture import Routing
 from moee_core.networks.blocks import ResnetBlock
 from moee_core.networks.config import PortraitUNetConfig
@@ -22,7 +27,7 @@ from moee_core.networks.masked_audio import MaskedAudioAttention, SpeechRegions
 from moee_core.networks.portrait_unet import EmotionContext, MotionSite, PortraitUNet
 from moee_core.networks.reference_net import ReferenceFeatures
 from moee_core.ops import Build
-from moee_core.systems.hallo import HalloPortrait, HalloSampling, HalloSystem
+from moee_core.systems.hallo import HalloPortrait, HalloSampling, HalloSystem, emotion_config
 
 from ..fixtures.hallo_parity import TINY, regions_of, stored
 
@@ -278,6 +283,49 @@ def happy(width: int = 16) -> EmotionContext:
 
 def test_fresh_experts_leave_every_bit_as_it_was(system: HalloSystem):
     assert torch.equal(forward(system, None), forward(system, happy()))
+
+
+def said(text: str, **more: Any) -> EmotionSource:
+    return EmotionSource(timeline=parse_emotion(text), **more)
+
+
+def test_emotion_in_a_base_that_knows_none_changes_not_a_bit(system: HalloSystem):
+    """From labels, words and action units through Emotion-to-Latents to the experts, which are silent."""
+    for source in (said("happy 0.6 + sad 0.3"), said("0 angry; 0.04 fear"), EmotionSource(text="beaming with joy")):
+        rows = FrozenEncoders().rows(source, torch.zeros(640 * FRAMES), FRAMES, 25.0, emotion_config(TINY.unet), None)
+        context = system.emotion_context(system.signals(rows))
+        assert context.latents_NMD.isfinite().all()
+        assert context.latents_NMD.std() > 0.1
+        assert context.routing.prior_NE.sum() > 0
+        assert torch.equal(forward(system, None), forward(system, context))
+
+
+def test_emotion_reaches_the_experts_of_its_labels(system: HalloSystem):
+    """A base whose expert of happiness says something shows it when happy, and not when sad."""
+    other = copy.deepcopy(system)
+    for _, site in other.denoiser.sites():
+        loud: Any = site.emotion.experts[EXPERTS.index("happy")]
+        torch.nn.init.normal_(loud.to_out[0].weight, std=0.2)
+    happy_F8, sad_F8 = (one_hot(label) for label in ("happy", "sad"))
+    neutral = forward(other, None)
+    assert not torch.allclose(forward(other, other.emotion_context(happy_F8)), neutral, atol=1e-3)
+    assert torch.equal(forward(other, other.emotion_context(sad_F8)), neutral)
+
+
+def one_hot(label: str) -> Tensor:
+    return torch.eye(len(LABELS))[[LABELS.index(label)] * FRAMES]
+
+
+def test_a_base_cannot_hear_a_mood():
+    source = said("happy", voice=1.0)
+    with pytest.raises(EmotionError, match="cannot hear the mood of a voice; it has no ear for emotion"):
+        FrozenEncoders().rows(source, torch.zeros(640), 1, 25.0, emotion_config(TINY.unet), None)
+
+
+def test_a_part_of_a_system_has_the_weights_of_that_part():
+    around = HalloSystem(TINY, Build(device="meta"), whole=False).state_dict()
+    whole = HalloSystem(TINY, Build(device="meta")).state_dict()
+    assert around.keys() == {key for key in whole if not key.startswith(("denoiser.", "autoencoder."))}
 
 
 def test_an_expert_that_says_something_is_heard_where_it_is_open(system: HalloSystem):
