@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops import Build
+from ..ops import Build, in_pieces
 
 
 def sinusoidal_embedding(positions: Tensor, width: int, max_period: float = 10000.0) -> Tensor:
@@ -186,11 +186,15 @@ class FeedForward(nn.Module):
 
     def __init__(self, width: int, multiple: int, build: Build):
         super().__init__()
+        self.widest = 2 * width * multiple
         self.net = nn.ModuleList(
             [GEGLU(width, width * multiple, build), nn.Identity(), build.linear(width * multiple, width)]
         )
 
     def forward(self, x_NTC: Tensor) -> Tensor:
+        return in_pieces(self._whole, x_NTC, self.widest)
+
+    def _whole(self, x_NTC: Tensor) -> Tensor:
         for layer in self.net:
             x_NTC = layer(x_NTC)
         return x_NTC
