@@ -104,6 +104,14 @@ def in_pieces(function: Callable[[Tensor], Tensor], x: Tensor, width: int) -> Te
     return torch.cat([function(piece) for piece in x.reshape(rows, -1).split(count)]).view(*x.shape[:-1], -1)
 
 
+def added(x: Tensor, update: Tensor) -> Tensor:
+    """x + update, in the memory of ``update`` where there are no gradients and it is of the same shape and type: a new
+    tensor of a hidden state's size costs more than the sum. So nobody else may hold ``update``."""
+    if torch.is_grad_enabled() or x.shape != update.shape or x.dtype != update.dtype:
+        return x + update
+    return update.add_(x)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Build:
     """What every constructor needs: the layer namespace, the attention function, dtype and device.

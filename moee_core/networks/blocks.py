@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops import Build, in_pieces
+from ..ops import Build, added, in_pieces
 
 
 def sinusoidal_embedding(positions: Tensor, width: int, max_period: float = 10000.0) -> Tensor:
@@ -26,6 +26,11 @@ def sinusoidal_embedding(positions: Tensor, width: int, max_period: float = 1000
     frequencies = torch.exp(torch.arange(half, dtype=torch.float32, device=positions.device) * exponent)
     angles = positions.float()[:, None] * frequencies[None]
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+def silu(x: Tensor) -> Tensor:
+    """In the memory of ``x``, which nobody else may hold, where there are no gradients."""
+    return F.silu(x, inplace=not torch.is_grad_enabled())
 
 
 class TimeEmbedding(nn.Module):
@@ -55,13 +60,13 @@ class ResnetBlock(nn.Module):
         self.conv_shortcut = build.conv(inputs, outputs, kernel=1) if inputs != outputs else None
 
     def forward(self, x_NCHW: Tensor, emb_NE: Tensor | None = None) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x_NCHW)))
+        h = self.conv1(silu(self.norm1(x_NCHW)))
         if self.time_emb_proj is not None:
             if emb_NE is None:
                 raise ValueError("this residual block reads a time embedding, none was given; give emb_NE")
             h = h + self.time_emb_proj(F.silu(emb_NE))[:, :, None, None]
-        h = self.conv2(F.silu(self.norm2(h)))
-        return (x_NCHW if self.conv_shortcut is None else self.conv_shortcut(x_NCHW)) + h
+        h = self.conv2(silu(self.norm2(h)))
+        return added(x_NCHW if self.conv_shortcut is None else self.conv_shortcut(x_NCHW), h)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +100,11 @@ class FewTokens:
     heads: int
 
     def __call__(self, x_NTC: Tensor) -> Tensor:
-        shares = (x_NTC @ self.scores_CE).unflatten(-1, (self.heads, -1)).softmax(dim=-1)
-        return shares.flatten(-2) @ self.values_EC + self.bias_C
+        scores = (
+            x_NTC.flatten(0, 1) @ self.scores_CE
+        )  # as one product: of three dimensions it would be one for each frame
+        shares = scores.unflatten(-1, (self.heads, -1)).softmax(dim=-1).flatten(-2)
+        return torch.addmm(self.bias_C, shares, self.values_EC).view(x_NTC.shape)
 
 
 class CrossAttention(nn.Module):
@@ -132,6 +140,20 @@ class CrossAttention(nn.Module):
             keys, values = torch.cat([keys, more_keys], dim=1), torch.cat([values, more_values], dim=1)
         out = self.attention(self.to_q(x_NTC), keys, values, self.heads, transformer_options=options or {})
         return self.to_out[0](out)
+
+    def over_frames(self, x_BFTC: Tensor, dropped: int, options: dict | None = None) -> Tensor:
+        """Self-attention along the frames at every place of a grid, without the first ``dropped`` frames' outputs:
+        (B, F - dropped, T, C). Layers see the frames one behind the other, and nothing is copied to turn them."""
+        batch, _, places, _ = x_BFTC.shape
+
+        def by_place(x: Tensor) -> Tensor:
+            return x.transpose(1, 2).flatten(0, 1)  # (B*T, F, D)
+
+        queries, keys, values = self.to_q(x_BFTC[:, dropped:]), self.to_k(x_BFTC), self.to_v(x_BFTC)
+        out = self.attention(
+            by_place(queries), by_place(keys), by_place(values), self.heads, transformer_options=options or {}
+        )
+        return self.to_out[0](out).unflatten(0, (batch, places)).transpose(1, 2)
 
     def kept(self, context_RSC: Tensor, rows_N: Tensor | None = None) -> KeyValue:
         """Keys and values of a context that stays."""
@@ -229,14 +251,15 @@ class TransformerBlock(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         normed = self.norm1(x_NTC)
         if reference is None or isinstance(reference, KeyValue):
-            x_NTC = x_NTC + self.attn1(normed, None, options, beside=reference)
+            x_NTC = added(x_NTC, self.attn1(normed, None, options, beside=reference))
         else:
-            x_NTC = x_NTC + self.attn1(normed, torch.cat([normed, reference.to(normed.dtype)], dim=1), options)
+            context = torch.cat([normed, reference.to(normed.dtype)], dim=1)
+            x_NTC = added(x_NTC, self.attn1(normed, context, options))
         if self.has_identity and identity is not None:
             query = self.norm2(x_NTC)
             few = isinstance(identity, FewTokens)
-            x_NTC = x_NTC + (identity(query) if few else self.attn2(query, identity, options))
-        return x_NTC + self.ff(self.norm3(x_NTC)), normed
+            x_NTC = added(x_NTC, identity(query) if few else self.attn2(query, identity, options))
+        return added(x_NTC, self.ff(self.norm3(x_NTC))), normed
 
 
 class SpatialTransformer(nn.Module):
@@ -256,7 +279,7 @@ class SpatialTransformer(nn.Module):
         tokens = self.proj_in(self.norm(x_NCHW)).flatten(2).transpose(1, 2)
         tokens, features = self.transformer_blocks[0](tokens, reference, identity, options)
         grid = tokens.transpose(1, 2).reshape(n, c, height, width)
-        return x_NCHW + self.proj_out(grid), features
+        return added(x_NCHW, self.proj_out(grid)), features
 
 
 class Downsample(nn.Module):

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops import Build
+from ..ops import Build, added
 from .blocks import CrossAttention, FeedForward, KeyValue, mapped
 
 REGIONS = ("pose", "face", "lip")
@@ -134,14 +134,14 @@ class MaskedAudioAttention(nn.Module):
         n, _, height, width = x_NCHW.shape
         grid_NDHW = self.proj_in(self.norm(x_NCHW))
         tokens_NTD = grid_NDHW.flatten(2).transpose(1, 2)
-        tokens_NTD = tokens_NTD + self.attn1(self.norm1(tokens_NTD), None, options)
+        tokens_NTD = added(tokens_NTD, self.attn1(self.norm1(tokens_NTD), None, options))
         if isinstance(audio, KeptSpeech):
-            tokens_NTD = tokens_NTD + self._heard(tokens_NTD, audio, options)
+            tokens_NTD = self._heard(tokens_NTD, audio, options)
         else:
             assert regions is not None
             tokens_NTD = self._region_by_region(tokens_NTD, audio, regions, (height, width), options)
-        tokens_NTD = tokens_NTD + self.ff(self.norm3(tokens_NTD))
-        return x_NCHW + self.proj_out(tokens_NTD.transpose(1, 2).reshape(n, -1, height, width))
+        tokens_NTD = added(tokens_NTD, self.ff(self.norm3(tokens_NTD)))
+        return added(x_NCHW, self.proj_out(tokens_NTD.transpose(1, 2).reshape(n, -1, height, width)))
 
     def _region_by_region(
         self,
@@ -169,13 +169,14 @@ class MaskedAudioAttention(nn.Module):
                 f"hidden states have {tokens_NTD.shape[1]}"
             )
         if kept.heard is None:
-            return folded.field_NTD
-        queries_NTE = self.norm2(tokens_NTD) @ folded.queries_DE
+            return tokens_NTD + folded.field_NTD
+        queries_NTE = (self.norm2(tokens_NTD).flatten(0, 1) @ folded.queries_DE).unflatten(0, tokens_NTD.shape[:2])
         heads = len(REGIONS) * self.heads
         keys, values = kept.heard.of(tokens_NTD.shape[0])
         heard_NTE = self.attention(queries_NTE, keys, values, heads, transformer_options=options or {})
-        heard_NTRD = heard_NTE.unflatten(-1, (len(REGIONS), -1)) * folded.shares_NTR1
-        return heard_NTRD.flatten(-2) @ folded.out_ED + folded.field_NTD
+        heard_NTRD = heard_NTE.unflatten(-1, (len(REGIONS), -1)).mul_(folded.shares_NTR1)
+        update_NTD = (heard_NTRD.flatten(-2).flatten(0, 1) @ folded.out_ED).view(tokens_NTD.shape)
+        return added(tokens_NTD + folded.field_NTD, update_NTD)
 
     def folded(self, regions: SpeechRegions, like: Tensor) -> FoldedSpeech:
         """For maps of one frame or of every one, in the type of ``like`` and where it is. The layers are asked for what

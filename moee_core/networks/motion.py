@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..ops import Build
+from ..ops import Build, added
 from .blocks import CrossAttention, FeedForward
 
 
@@ -74,24 +74,23 @@ class MotionModule(nn.Module):
         out: nothing reads them any more."""
         n, c, height, width = x_NCHW.shape
         tokens = self.proj_in(self.norm(x_NCHW).flatten(2).transpose(1, 2))
-        hidden = tokens.view(n // frames, frames, height * width, c)
+        x_BFTC = tokens.view(n // frames, frames, height * width, c)
         lead = 0
         if motion is not None:
-            carried = motion if isinstance(motion, KeptMotion) else self.kept(motion.to(hidden.dtype))
+            carried = motion if isinstance(motion, KeptMotion) else self.kept(motion.to(x_BFTC.dtype))
             lead = carried.hidden_BkTC.shape[1]
-            hidden = torch.cat([carried.hidden_BkTC, hidden], dim=1)
-        sequence = hidden.transpose(1, 2).reshape(-1, lead + frames, c)  # (B*T, k+F, C)
-        positions = temporal_positions(lead + frames, c, sequence)
+            x_BFTC = torch.cat([carried.hidden_BkTC, x_BFTC], dim=1)
+        positions_F1C = temporal_positions(lead + frames, c, x_BFTC)[:, None]
         last = len(self.attentions) - 1
         for index, (norm, attention) in enumerate(zip(self.norms, self.attentions, strict=True)):
-            normed = norm(sequence) + positions
             dropped = lead if index == last else 0
-            sequence = sequence[:, dropped:] + attention(normed[:, dropped:], normed, options)
+            update = attention.over_frames(added(positions_F1C, norm(x_BFTC)), dropped, options)
+            x_BFTC = x_BFTC[:, dropped:] + update
+        x_NTC = x_BFTC[:, x_BFTC.shape[1] - frames :].flatten(0, 1)
         if self.ff is not None and self.ff_norm is not None:
-            sequence = sequence + self.ff(self.ff_norm(sequence))
-        update = self.proj_out(sequence[:, sequence.shape[1] - frames :])
-        update = update.view(n // frames, height * width, frames, c).permute(0, 2, 3, 1).reshape(n, c, height, width)
-        return x_NCHW + update
+            x_NTC = added(x_NTC, self.ff(self.ff_norm(x_NTC)))
+        update = self.proj_out(x_NTC).transpose(1, 2).reshape(n, c, height, width)
+        return added(x_NCHW, update)
 
 
 class AudioAttention(nn.Module):

@@ -92,6 +92,10 @@ class HalloSampling:
     """How a clip is sampled; steps and guidance are the authors'. ``guidance`` 1 is off and takes half the time.
 
     ``half_reference`` rounds the reference features to half precision; None does where ``hallo_exact`` is set.
+
+    What stays over steps and windows is worked out once in either case. ``hallo_exact`` cannot spare all of it: its
+    known branch reads the portrait with nobody's tokens too, so two portraits' keys and values are kept for one; and a
+    window whose pictures are all above mid-grey sees another portrait, for which everything is worked out anew.
     """
 
     num_inference_steps: int = 40
