@@ -1,17 +1,18 @@
 """CPU seconds and memory of a denoising step, of our Hallo network and of its authors' code side by side.
 
-    python benchmarks/hallo_step.py                                            # ours alone
-    python benchmarks/hallo_step.py --authors PATH --packages PATH --rounds 3  # and theirs, in turns
+    python benchmarks/hallo_step.py                                   # ours alone
+    python benchmarks/hallo_step.py --authors PATH --packages PATH    # and theirs, in turns
 
 ``--authors`` is a clone of github.com/fudan-generative-vision/hallo (measured: 8fd7c57), ``--packages`` a folder with
 what it needs and this project does not (``pip install --target PATH --no-deps diffusers==0.27.2
 huggingface_hub==0.23.4 transformers==4.40.2 tokenizers==0.19.1 accelerate==0.30.1``). Nothing of it is kept here.
 
 Both sides: random weights of half the published width (160, 320, 640, 640), 8 + 2 frames of 256 x 256 with guidance,
-float32, one thread, a process of its own for every round. The authors' denoiser runs as their inference script runs
-it: in training mode, with checkpointing switched on and without gradients. "grown" is the most memory during the steps
-over that just before the first, "with what is kept" over that before the reference net ran; the parent process reads
-both while the child works. CPU seconds depend little on what else the machine does; compare them within one run only.
+float32, one thread, a process of its own each, step by step in turns. The authors' denoiser runs as their inference
+script runs it: in training mode, with checkpointing switched on and without gradients. "grown" is the most memory
+during the steps over that just before the first, "with what is kept" over that before the reference net ran; the
+parent process reads both while the child works. CPU seconds rise by a fifth when a busy machine keeps emptying the
+caches, on both sides: compare them within one run only.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import selectors
 import statistics
 import subprocess
 import sys
 import time
 import types
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -167,26 +170,27 @@ def authors(folder: str) -> tuple[Callable[[], Any], Callable[[Any], Any]]:
     return prepare, step
 
 
-def child(folder: str | None, steps: int) -> None:
-    """Say what is done, and go on when the parent has looked."""
+def child(folder: str | None) -> None:
+    """Build, then do what the parent says."""
     import torch
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
 
-    def say(**what: Any) -> None:
-        print("@" + json.dumps(what), flush=True)
-        sys.stdin.readline()
-
-    prepare, step = authors(folder) if folder else ours()
-    say(done="built")
-    begin = time.process_time()
-    conditions = prepare()
-    say(done="prepared", seconds=time.process_time() - begin)
-    for _ in range(steps):
+    def timed(work: Callable[[], Any]) -> Any:
         begin, wall = time.process_time(), time.perf_counter()
-        step(conditions)
-        say(done="step", seconds=time.process_time() - begin, wall=time.perf_counter() - wall)
+        result = work()
+        taken = {"seconds": time.process_time() - begin, "wall": time.perf_counter() - wall}
+        print("@" + json.dumps(taken), flush=True)
+        return result
+
+    prepare, step = timed(lambda: authors(folder) if folder else ours())
+    conditions: Any = None
+    for told in sys.stdin:
+        if told == "prepare\n":
+            conditions = timed(prepare)
+        else:
+            timed(partial(step, conditions))
 
 
 # ---- the parent -----------------------------------------------------------------------------------------------------
@@ -198,90 +202,94 @@ def resident(process: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / MEBI
 
 
-def measured(folder: str | None, packages: str | None, steps: int) -> dict[str, Any]:
-    """One side once: CPU seconds of every step, and memory in MiB."""
-    import selectors
+class Side:
+    """One side in a process of its own, which does something when it is told to; MiB and CPU seconds of it."""
 
-    command = [sys.executable, __file__, "--child", "--steps", str(steps)]
-    command += ["--authors", folder] if folder else []
-    paths = [packages] if folder and packages else []
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
-    found: dict[str, Any] = {"steps": [], "wall": []}
-    peak = 0.0
-    with subprocess.Popen(
-        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        waiting = selectors.DefaultSelector()
-        waiting.register(process.stdout, selectors.EVENT_READ)
+    def __init__(self, folder: str | None, packages: str | None):
+        command = [sys.executable, __file__, "--child"] + (["--authors", folder] if folder else [])
+        paths = packages if folder and packages else ""
+        self.process = subprocess.Popen(
+            command,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
+        self.answers = selectors.DefaultSelector()
+        assert self.process.stdout is not None
+        self.answers.register(self.process.stdout, selectors.EVENT_READ)
+        self.answer()
+        self.built = resident(self.process.pid)
+        self.preparing, _, self.peak_preparing = self.tell("prepare")
+        self.prepared = resident(self.process.pid)
+        self.steps: list[float] = []
+        self.wall: list[float] = []
+        self.peak = self.prepared
+
+    def step(self) -> None:
+        seconds, wall, peak = self.tell("step")
+        self.steps.append(seconds)
+        self.wall.append(wall)
+        self.peak = max(self.peak, peak)
+
+    def tell(self, what: str) -> tuple[float, float, float]:
+        """(CPU seconds, seconds, most memory while it was done)."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(what + "\n")
+        return self.answer()
+
+    def answer(self) -> tuple[float, float, float]:
+        assert self.process.stdout is not None
+        peak = resident(self.process.pid)
         while True:
-            if not waiting.select(EVERY):
-                peak = max(peak, resident(process.pid))
+            if not self.answers.select(EVERY):
+                peak = max(peak, resident(self.process.pid))
                 continue
-            line = process.stdout.readline()
+            line = self.process.stdout.readline()
             if not line:
-                break
-            if not line.startswith("@"):
-                continue  # the authors' packages talk
-            said = json.loads(line[1:])
-            peak = max(peak, resident(process.pid))
-            if said["done"] == "built":
-                found["built"] = peak = resident(process.pid)
-            elif said["done"] == "prepared":
-                found["preparing"], found["peak preparing"] = said["seconds"], peak
-                found["prepared"] = peak = resident(process.pid)
-            else:
-                found["steps"].append(said["seconds"])
-                found["wall"].append(said["wall"])
-                found["peak"] = peak
-            process.stdin.write("\n")
-            process.stdin.flush()
-    if process.returncode:
-        raise SystemExit(f"the measured process ended with {process.returncode}; its message stands above")
-    return found
+                raise SystemExit(f"a measured process ended with {self.process.wait()}; its message stands above")
+            if line.startswith("@"):  # the authors' packages talk too
+                said = json.loads(line[1:])
+                return said["seconds"], said["wall"], max(peak, resident(self.process.pid))
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="CPU seconds and memory of a denoising step of Hallo's network.")
     parser.add_argument("--authors", metavar="PATH", help="a clone of the authors' code, to be measured too")
     parser.add_argument("--packages", metavar="PATH", help="a folder with the packages that it needs")
-    parser.add_argument("--rounds", type=int, default=1, help="processes of each side, in turns (default 1)")
-    parser.add_argument("--steps", type=int, default=3, help="steps in every process (default 3)")
+    parser.add_argument("--steps", type=int, default=4, help="steps of each side, in turns (default 4)")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
-        child(given.authors, given.steps)
+        child(given.authors)
         return
-    sides: dict[str, str | None] = {"ours": None} | ({"authors": given.authors} if given.authors else {})
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
-    for turn in range(given.rounds):
-        for name, folder in sides.items():
-            one = measured(folder, given.packages, given.steps)
-            found[name].append(one)
-            print(
-                f"round {turn + 1}  {name:8}"
-                f"  CPU s a step {' '.join(f'{seconds:.2f}' for seconds in one['steps'])}"
-                f"  (wall {' '.join(f'{seconds:.2f}' for seconds in one['wall'])}),"
-                f" once a window {one['preparing']:.2f}"
-                f"  MiB: built {one['built']:.0f}, before the first step {one['prepared']:.0f},"
-                f" grown {one['peak'] - one['prepared']:.0f},"
-                f" with what is kept {max(one['peak'], one['peak preparing']) - one['built']:.0f}",
-                flush=True,
-            )
-    medians = {
-        name: (
-            statistics.median(seconds for one in rounds for seconds in one["steps"]),
-            statistics.median(one["peak"] - one["prepared"] for one in rounds),
-            statistics.median(max(one["peak"], one["peak preparing"]) - one["built"] for one in rounds),
+    names = ["ours"] + (["authors"] if given.authors else [])
+    sides = {name: Side(given.authors if name == "authors" else None, given.packages) for name in names}
+    for turn in range(given.steps):
+        for side in sides.values():
+            side.step()
+        taken = "  ".join(f"{name} {side.steps[-1]:.2f} (wall {side.wall[-1]:.2f})" for name, side in sides.items())
+        print(f"step {turn + 1}  CPU s: {taken}", flush=True)
+    rows = {}
+    for name, side in sides.items():
+        side.close()
+        grown, kept = side.peak - side.prepared, max(side.peak, side.peak_preparing) - side.built
+        rows[name] = (statistics.median(side.steps), min(side.steps), grown, kept)
+        print(
+            f"{name:8} CPU s a step: median {rows[name][0]:.2f}, least {rows[name][1]:.2f}; once a window"
+            f" {side.preparing:.2f}\n         MiB: built {side.built:.0f}, before the first step {side.prepared:.0f},"
+            f" grown {grown:.0f}, with what is kept {kept:.0f}"
         )
-        for name, rounds in found.items()
-    }
-    for name, (seconds, grown, kept) in medians.items():
-        print(f"median   {name:8}  {seconds:.2f} CPU s a step, grown {grown:.0f} MiB, with what is kept {kept:.0f} MiB")
-    if len(medians) == 2:
-        ratios = [mine / theirs for mine, theirs in zip(medians["ours"], medians["authors"], strict=True)]
-        print("ours / authors    " + "  ".join(f"{ratio:.3f}" for ratio in ratios))
+    if len(rows) == 2:
+        ratios = [mine / theirs for mine, theirs in zip(rows["ours"], rows["authors"], strict=True)]
+        labels = ("median", "least", "grown", "with what is kept")
+        print("ours / authors: " + ", ".join(f"{label} {x:.3f}" for label, x in zip(labels, ratios, strict=True)))
 
 
 if __name__ == "__main__":

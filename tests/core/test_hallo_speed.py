@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from moee_core.networks.blocks import CrossAttention, FewTokens, KeyValue
+from moee_core import ops
+from moee_core.networks.blocks import CrossAttention, FeedForward, FewTokens, KeyValue
 from moee_core.networks.config import PortraitUNetConfig
 from moee_core.networks.masked_audio import MaskedAudioAttention, SpeechRegions
 from moee_core.networks.portrait_unet import PortraitUNet
@@ -231,6 +232,39 @@ def test_speech_in_three_regions_as_one_attention(heard: bool, per_frame: bool):
         every = regions if per_frame else regions.frames(FRAMES)
         kept = module.kept(module.folded(regions, x), audio if heard else None)
         close(module(x, kept, None), module(x, given, every), 2e-6)
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_rows_by_the_piece_are_the_rows_at_once(monkeypatch: pytest.MonkeyPatch, grad: bool):
+    """In pieces only where no gradient has to remember them; the last piece is shorter."""
+    monkeypatch.setattr(ops, "PIECE", 1)
+    monkeypatch.setattr(ops, "FEWEST_ROWS", 4)
+    layer, x = FeedForward(8, 2, Build()), random(2, 3, 5, 8)
+    rows: list[int] = []
+    hook = layer.net[0].register_forward_pre_hook(lambda _module, given: rows.append(given[0].numel() // 8))
+    with torch.set_grad_enabled(grad):
+        found = layer(x)
+        hook.remove()
+        expected = layer.net[2](layer.net[0](x))
+    assert rows == ([30] if grad else [4] * 7 + [2])
+    close(found, expected, 1e-6)
+
+
+def test_a_sum_takes_the_memory_of_what_is_added():
+    x, row, update = random(3, 4), random(4, seed=1), random(3, 4, seed=2)
+    expected, of_a_row = x + update, row + update
+    with torch.no_grad():
+        assert torch.equal(ops.added(x, update.clone()), expected)
+        assert torch.equal(ops.added(row, update.clone()), of_a_row)
+        mine = update.clone()
+        assert ops.added(x, mine) is mine
+        for other in (update[:1], update.half()):  # a sum that does not fit in there
+            kept = other.clone()
+            assert torch.equal(ops.added(x, other), x + kept)
+            assert torch.equal(other, kept)
+    mine = update.clone()
+    assert torch.equal(ops.added(x, mine), expected)
+    assert torch.equal(mine, update)
 
 
 def test_what_was_kept_for_another_size_is_refused(system: HalloSystem, portrait: HalloPortrait):
