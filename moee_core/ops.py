@@ -10,6 +10,7 @@ Shapes: q ``(B, N, heads*D)``, k and v ``(B, M, heads*D)`` -> ``(B, N, heads*D)`
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -86,6 +87,32 @@ def plain_attention(
         scores = scores + mask
     out = scores.softmax(dim=-1).to(v.dtype) @ split(v)
     return out.transpose(1, 2).reshape(batch, -1, width)
+
+
+PIECE = 1 << 20
+"""Numbers in a layer's widest hidden state that a CPU works on at once: 4 MB in float32 stay in its caches."""
+FEWEST_ROWS = 256
+"""For which a layer's weights are worth reading."""
+
+
+def in_pieces(function: Callable[[Tensor], Tensor], x: Tensor, width: int) -> Tensor:
+    """``function(x)``, whose rows (all dimensions but the last) do not see each other and are ``width`` numbers each on
+    the way. On a CPU without gradients a few rows at a time: a hidden state of 50 MB is new memory every time, which
+    costs more than the arithmetic on it. Elsewhere, and in training, at once."""
+    count = max(PIECE // width, FEWEST_ROWS)
+    rows = x.numel() // max(x.shape[-1], 1)
+    if rows <= count or not x.is_cpu or torch.is_grad_enabled():
+        return function(x)
+    return torch.cat([function(piece) for piece in x.reshape(rows, -1).split(count)]).view(*x.shape[:-1], -1)
+
+
+def added(x: Tensor, update: Tensor) -> Tensor:
+    """x + update, in the memory of ``update`` where there are no gradients and the sum has its shape and type: a new
+    tensor of a hidden state's size costs more than the sum. So nobody else may hold ``update``."""
+    fits = torch.broadcast_shapes(x.shape, update.shape) == update.shape
+    if torch.is_grad_enabled() or not fits or torch.promote_types(x.dtype, update.dtype) != update.dtype:
+        return x + update
+    return update.add_(x)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,12 +10,13 @@ Layout and numbers follow Stable Diffusion 1.5's UNet (diffusers' UNet2DConditio
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops import Build
+from ..ops import Build, added, in_pieces
 
 
 def sinusoidal_embedding(positions: Tensor, width: int, max_period: float = 10000.0) -> Tensor:
@@ -25,6 +26,11 @@ def sinusoidal_embedding(positions: Tensor, width: int, max_period: float = 1000
     frequencies = torch.exp(torch.arange(half, dtype=torch.float32, device=positions.device) * exponent)
     angles = positions.float()[:, None] * frequencies[None]
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+def silu(x: Tensor) -> Tensor:
+    """In the memory of ``x``, which nobody else may hold, where there are no gradients."""
+    return F.silu(x, inplace=not torch.is_grad_enabled())
 
 
 class TimeEmbedding(nn.Module):
@@ -54,13 +60,51 @@ class ResnetBlock(nn.Module):
         self.conv_shortcut = build.conv(inputs, outputs, kernel=1) if inputs != outputs else None
 
     def forward(self, x_NCHW: Tensor, emb_NE: Tensor | None = None) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x_NCHW)))
+        h = self.conv1(silu(self.norm1(x_NCHW)))
         if self.time_emb_proj is not None:
             if emb_NE is None:
                 raise ValueError("this residual block reads a time embedding, none was given; give emb_NE")
             h = h + self.time_emb_proj(F.silu(emb_NE))[:, :, None, None]
-        h = self.conv2(F.silu(self.norm2(h)))
-        return (x_NCHW if self.conv_shortcut is None else self.conv_shortcut(x_NCHW)) + h
+        h = self.conv2(silu(self.norm2(h)))
+        return added(x_NCHW if self.conv_shortcut is None else self.conv_shortcut(x_NCHW), h)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyValue:
+    """Keys and values (R, S, D) of contexts that stay while the queries change. ``rows_N``: which of the R contexts
+    each of N queries reads; None where all read the same one (R = 1), or every one its own (R = N)."""
+
+    keys_RSD: Tensor
+    values_RSD: Tensor
+    rows_N: Tensor | None = None
+
+    def of(self, queries: int) -> tuple[Tensor, Tensor]:
+        """(N, S, D) each, for N ``queries``."""
+        if self.rows_N is not None:
+            return self.keys_RSD[self.rows_N], self.values_RSD[self.rows_N]
+        return self.keys_RSD.expand(queries, -1, -1), self.values_RSD.expand(queries, -1, -1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewTokens:
+    """Attention to a few tokens that stay, folded into two maps: softmax_h(x A_h) B_h + b, summed over heads h.
+
+    With keys K and values V fixed, A_h = W_q K_h^T / sqrt(d) is (C, S) and B_h = V_h W_o is (S, C): for S tokens and H
+    heads that is 2 C H S multiplications a query instead of 2 C^2 + 2 C S.
+    ``scores_CE`` (C, H S) the A_h side by side, ``values_EC`` (H S, C) the B_h, ``bias_C``.
+    """
+
+    scores_CE: Tensor
+    values_EC: Tensor
+    bias_C: Tensor
+    heads: int
+
+    def __call__(self, x_NTC: Tensor) -> Tensor:
+        scores = (
+            x_NTC.flatten(0, 1) @ self.scores_CE
+        )  # as one product: of three dimensions it would be one for each frame
+        shares = scores.unflatten(-1, (self.heads, -1)).softmax(dim=-1).flatten(-2)
+        return torch.addmm(self.bias_C, shares, self.values_EC).view(x_NTC.shape)
 
 
 class CrossAttention(nn.Module):
@@ -70,6 +114,7 @@ class CrossAttention(nn.Module):
     def __init__(self, width: int, context_width: int, heads: int, build: Build, multiple: int = 1):
         super().__init__()
         self.heads = heads * multiple
+        self.width = width
         self.attention = build.attention
         inner = width * multiple
         self.to_q = build.linear(width, inner, bias=False)
@@ -77,12 +122,73 @@ class CrossAttention(nn.Module):
         self.to_v = build.linear(context_width, inner, bias=False)
         self.to_out = nn.ModuleList([build.linear(inner, width)])
 
-    def forward(self, x_NTC: Tensor, context_NSC: Tensor | None = None, options: dict | None = None) -> Tensor:
-        context = x_NTC if context_NSC is None else context_NSC
-        out = self.attention(
-            self.to_q(x_NTC), self.to_k(context), self.to_v(context), self.heads, transformer_options=options or {}
-        )
+    def forward(
+        self,
+        x_NTC: Tensor,
+        context: Tensor | KeyValue | None = None,
+        options: dict | None = None,
+        beside: KeyValue | None = None,
+    ) -> Tensor:
+        """``context`` (N, S, C) or what ``kept`` made of it, None for x itself; ``beside`` stands behind it."""
+        if isinstance(context, KeyValue):
+            keys, values = context.of(x_NTC.shape[0])
+        else:
+            source = x_NTC if context is None else context
+            keys, values = self.to_k(source), self.to_v(source)
+        if beside is not None:
+            more_keys, more_values = beside.of(x_NTC.shape[0])
+            keys, values = torch.cat([keys, more_keys], dim=1), torch.cat([values, more_values], dim=1)
+        out = self.attention(self.to_q(x_NTC), keys, values, self.heads, transformer_options=options or {})
         return self.to_out[0](out)
+
+    def over_frames(self, x_BFTC: Tensor, dropped: int, options: dict | None = None) -> Tensor:
+        """Self-attention along the frames at every place of a grid, without the first ``dropped`` frames' outputs:
+        (B, F - dropped, T, C). Layers see the frames one behind the other, and nothing is copied to turn them."""
+        batch, _, places, _ = x_BFTC.shape
+
+        def by_place(x: Tensor) -> Tensor:
+            return x.transpose(1, 2).flatten(0, 1)  # (B*T, F, D)
+
+        queries, keys, values = self.to_q(x_BFTC[:, dropped:]), self.to_k(x_BFTC), self.to_v(x_BFTC)
+        out = self.attention(
+            by_place(queries), by_place(keys), by_place(values), self.heads, transformer_options=options or {}
+        )
+        return self.to_out[0](out).unflatten(0, (batch, places)).transpose(1, 2)
+
+    def kept(self, context_RSC: Tensor, rows_N: Tensor | None = None) -> KeyValue:
+        """Keys and values of a context that stays."""
+        return KeyValue(keys_RSD=self.to_k(context_RSC), values_RSD=self.to_v(context_RSC), rows_N=rows_N)
+
+    def folded(self, context_SC: Tensor) -> FewTokens | KeyValue:
+        """The whole attention as two maps, where there are so few tokens that it is less work; otherwise ``kept``.
+
+        The layers are asked for what they make of unit vectors: a host may hold their weights in a form of its own.
+        """
+        keys_SD, values_SD = self.to_k(context_SC), self.to_v(context_SC)
+        tokens, inner = keys_SD.shape
+        if self.heads * tokens > inner:
+            return KeyValue(keys_RSD=keys_SD[None], values_RSD=values_SD[None])
+        queries_CD = mapped(self.to_q, self.width, keys_SD)
+        size = inner // self.heads
+        scores_CHS = torch.einsum(
+            "chd,shd->chs", queries_CD.unflatten(-1, (-1, size)), keys_SD.unflatten(-1, (-1, size)) * size**-0.5
+        )
+        alone_HSHd = torch.zeros(self.heads, tokens, self.heads, size).to(values_SD)
+        head = torch.arange(self.heads, device=values_SD.device)
+        alone_HSHd[head, :, head] = values_SD.unflatten(-1, (-1, size)).transpose(0, 1)
+        bias_C = self.to_out[0](torch.zeros_like(values_SD[0]))
+        return FewTokens(
+            scores_CE=scores_CHS.flatten(1),
+            values_EC=self.to_out[0](alone_HSHd.flatten(2).flatten(0, 1)) - bias_C,
+            bias_C=bias_C,
+            heads=self.heads,
+        )
+
+
+def mapped(layer: nn.Module, inputs: int, like: Tensor) -> Tensor:
+    """(inputs, outputs): what a linear layer without a bias makes of every unit vector, in the type of ``like`` and
+    where it is."""
+    return layer(torch.eye(inputs, dtype=like.dtype, device=like.device))
 
 
 class GEGLU(nn.Module):
@@ -102,14 +208,24 @@ class FeedForward(nn.Module):
 
     def __init__(self, width: int, multiple: int, build: Build):
         super().__init__()
+        self.widest = 2 * width * multiple
         self.net = nn.ModuleList(
             [GEGLU(width, width * multiple, build), nn.Identity(), build.linear(width * multiple, width)]
         )
 
     def forward(self, x_NTC: Tensor) -> Tensor:
+        return in_pieces(self._whole, x_NTC, self.widest)
+
+    def _whole(self, x_NTC: Tensor) -> Tensor:
         for layer in self.net:
             x_NTC = layer(x_NTC)
         return x_NTC
+
+
+Reference = Tensor | KeyValue | None
+"""Tokens (N, S, C) of the portrait, or their keys and values."""
+Identity = Tensor | FewTokens | KeyValue | None
+"""Tokens (N, K, C) of who it is, or what an attention made of them."""
 
 
 class TransformerBlock(nn.Module):
@@ -131,14 +247,19 @@ class TransformerBlock(nn.Module):
         self.has_identity = bool(identity_width)
 
     def forward(
-        self, x_NTC: Tensor, reference_NSC: Tensor | None, identity_NKC: Tensor | None, options: dict | None
+        self, x_NTC: Tensor, reference: Reference, identity: Identity, options: dict | None
     ) -> tuple[Tensor, Tensor]:
         normed = self.norm1(x_NTC)
-        context = normed if reference_NSC is None else torch.cat([normed, reference_NSC.to(normed.dtype)], dim=1)
-        x_NTC = x_NTC + self.attn1(normed, context, options)
-        if self.has_identity and identity_NKC is not None:
-            x_NTC = x_NTC + self.attn2(self.norm2(x_NTC), identity_NKC, options)
-        return x_NTC + self.ff(self.norm3(x_NTC)), normed
+        if reference is None or isinstance(reference, KeyValue):
+            x_NTC = added(x_NTC, self.attn1(normed, None, options, beside=reference))
+        else:
+            context = torch.cat([normed, reference.to(normed.dtype)], dim=1)
+            x_NTC = added(x_NTC, self.attn1(normed, context, options))
+        if self.has_identity and identity is not None:
+            query = self.norm2(x_NTC)
+            few = isinstance(identity, FewTokens)
+            x_NTC = added(x_NTC, identity(query) if few else self.attn2(query, identity, options))
+        return added(x_NTC, self.ff(self.norm3(x_NTC))), normed
 
 
 class SpatialTransformer(nn.Module):
@@ -152,13 +273,13 @@ class SpatialTransformer(nn.Module):
         self.proj_out = build.conv(width, width, kernel=1)
 
     def forward(
-        self, x_NCHW: Tensor, reference_NSC: Tensor | None, identity_NKC: Tensor | None, options: dict | None
+        self, x_NCHW: Tensor, reference: Reference, identity: Identity, options: dict | None
     ) -> tuple[Tensor, Tensor]:
         n, c, height, width = x_NCHW.shape
         tokens = self.proj_in(self.norm(x_NCHW)).flatten(2).transpose(1, 2)
-        tokens, features = self.transformer_blocks[0](tokens, reference_NSC, identity_NKC, options)
+        tokens, features = self.transformer_blocks[0](tokens, reference, identity, options)
         grid = tokens.transpose(1, 2).reshape(n, c, height, width)
-        return x_NCHW + self.proj_out(grid), features
+        return added(x_NCHW, self.proj_out(grid)), features
 
 
 class Downsample(nn.Module):

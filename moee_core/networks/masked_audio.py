@@ -16,13 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops import Build
-from .blocks import CrossAttention, FeedForward
+from ..ops import Build, added
+from .blocks import CrossAttention, FeedForward, KeyValue, mapped
 
 REGIONS = ("pose", "face", "lip")
 
@@ -65,6 +66,34 @@ class SpeechRegions:
         return SpeechRegions(levels=tuple(x.to(device) for x in self.levels), strengths=self.strengths)
 
 
+@dataclass(frozen=True, kw_only=True)
+class FoldedSpeech:
+    """The three attentions as one, of R times the heads: their queries' maps side by side, and everything behind them
+    in one map, since the output of an attention, the 1x1 convolution and the sum over regions are linear and the mask
+    is one number a token:
+
+        sum_r a_r Z_r(M_r * CrossAttn_r) = sum_r a_r M_r * (heard_r O_r Z_r) + field
+
+    ``queries_DE`` (D, R D) and ``out_ED`` (R D, D); ``shares_NTR1`` the regions' maps times their strengths, of one
+    frame or of every one; ``field_NTD`` what the biases make, which is all that is left where nothing is heard:
+    without biases, the keys and values of tokens of zeros are zeros.
+    """
+
+    queries_DE: Tensor
+    out_ED: Tensor
+    shares_NTR1: Tensor
+    field_NTD: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptSpeech:
+    """What ``MaskedAudioAttention`` reads over the steps of a window: ``heard`` keys and values (N, S, R D) of the
+    speech, None for silence (tokens of zeros)."""
+
+    folded: FoldedSpeech
+    heard: KeyValue | None
+
+
 class MaskedAudioAttention(nn.Module):
     """See the module's docstring. ``inner`` is D, ``level`` the one of the UNet that the module stands in."""
 
@@ -80,7 +109,9 @@ class MaskedAudioAttention(nn.Module):
         build: Build,
     ):
         super().__init__()
-        self.level = level
+        self.inner, self.level = inner, level
+        self.heads = heads
+        self.attention = build.attention
         self.norm = build.group_norm(groups, width, eps=1e-6)
         self.proj_in = build.conv(width, inner, kernel=1)
         self.norm1 = build.layer_norm(inner)
@@ -92,28 +123,109 @@ class MaskedAudioAttention(nn.Module):
         self.ff = FeedForward(inner, ff_multiple, build)
         self.proj_out = build.conv(inner, width, kernel=1)
 
-    def forward(self, x_NCHW: Tensor, audio_NSA: Tensor, regions: SpeechRegions, options: dict | None = None) -> Tensor:
+    def forward(
+        self,
+        x_NCHW: Tensor,
+        audio: Tensor | KeptSpeech,
+        regions: SpeechRegions | None,
+        options: dict | None = None,
+    ) -> Tensor:
+        """``audio`` (N, S, A) with ``regions``, or what ``kept`` made of both."""
         n, _, height, width = x_NCHW.shape
-        maps_NRHW = self._maps(regions.levels, n, height, width).to(x_NCHW.dtype)
         grid_NDHW = self.proj_in(self.norm(x_NCHW))
         tokens_NTD = grid_NDHW.flatten(2).transpose(1, 2)
-        tokens_NTD = tokens_NTD + self.attn1(self.norm1(tokens_NTD), None, options)
+        tokens_NTD = added(tokens_NTD, self.attn1(self.norm1(tokens_NTD), None, options))
+        if isinstance(audio, KeptSpeech):
+            tokens_NTD = self._heard(tokens_NTD, audio, options)
+        else:
+            assert regions is not None
+            tokens_NTD = self._region_by_region(tokens_NTD, audio, regions, (height, width), options)
+        tokens_NTD = added(tokens_NTD, self.ff(self.norm3(tokens_NTD)))
+        return added(x_NCHW, self.proj_out(tokens_NTD.transpose(1, 2).reshape(n, -1, height, width)))
+
+    def _region_by_region(
+        self,
+        tokens_NTD: Tensor,
+        audio_NSA: Tensor,
+        regions: SpeechRegions,
+        size: tuple[int, int],
+        options: dict | None,
+    ) -> Tensor:
+        n = tokens_NTD.shape[0]
+        maps_NRHW = self._maps(regions.levels, n, *size).to(tokens_NTD.dtype)
         query_NTD = self.norm2(tokens_NTD)
         for index, (attention, zero_conv) in enumerate(zip(self.speech, self.zero_convs, strict=True)):
             heard_NDT = attention(query_NTD, audio_NSA, options).transpose(1, 2)
-            heard_NDHW = heard_NDT.reshape(n, -1, height, width) * maps_NRHW[:, index : index + 1]
+            heard_NDHW = heard_NDT.reshape(n, -1, *size) * maps_NRHW[:, index : index + 1]
             update_NTD = zero_conv(heard_NDHW).flatten(2).transpose(1, 2)
             tokens_NTD = tokens_NTD + regions.strengths[index] * update_NTD
-        tokens_NTD = tokens_NTD + self.ff(self.norm3(tokens_NTD))
-        return x_NCHW + self.proj_out(tokens_NTD.transpose(1, 2).reshape(n, -1, height, width))
+        return tokens_NTD
 
-    def _maps(self, levels: Sequence[Tensor], frames: int, height: int, width: int) -> Tensor:
+    def _heard(self, tokens_NTD: Tensor, kept: KeptSpeech, options: dict | None) -> Tensor:
+        folded = kept.folded
+        if folded.field_NTD.shape[1] != tokens_NTD.shape[1]:
+            raise ValueError(
+                f"the speech regions of level {self.level} were kept for {folded.field_NTD.shape[1]} positions, the "
+                f"hidden states have {tokens_NTD.shape[1]}"
+            )
+        if kept.heard is None:
+            return tokens_NTD + folded.field_NTD
+        queries_NTE = (self.norm2(tokens_NTD).flatten(0, 1) @ folded.queries_DE).unflatten(0, tokens_NTD.shape[:2])
+        heads = len(REGIONS) * self.heads
+        keys, values = kept.heard.of(tokens_NTD.shape[0])
+        heard_NTE = self.attention(queries_NTE, keys, values, heads, transformer_options=options or {})
+        heard_NTRD = heard_NTE.unflatten(-1, (len(REGIONS), -1)).mul_(folded.shares_NTR1)
+        update_NTD = (heard_NTRD.flatten(-2).flatten(0, 1) @ folded.out_ED).view(tokens_NTD.shape)
+        return added(tokens_NTD + folded.field_NTD, update_NTD)
+
+    def folded(self, regions: SpeechRegions, like: Tensor) -> FoldedSpeech:
+        """For maps of one frame or of every one, in the type of ``like`` and where it is. The layers are asked for what
+        they make of unit vectors: a host may hold their weights in a form of its own."""
+        maps_NRHW = self._level(regions.levels).to(like)
+        inner = self.inner
+        nothing_D = like.new_zeros(inner)
+        outs: list[Tensor] = []
+        inside: list[Tensor] = []
+        everywhere_D = nothing_D
+        speech: Any = self.speech
+        for attention, zero_conv, strength in zip(speech, self.zero_convs, regions.strengths, strict=True):
+            of_nothing_D = _convolved(zero_conv, nothing_D[None])[0]
+            bias_D = attention.to_out[0](nothing_D)
+            out_DD = attention.to_out[0](torch.eye(inner, dtype=like.dtype, device=like.device)) - bias_D
+            outs.append(_convolved(zero_conv, out_DD) - of_nothing_D)
+            inside.append(_convolved(zero_conv, bias_D[None])[0] - of_nothing_D)
+            everywhere_D = everywhere_D + strength * of_nothing_D
+        shares_NTR = maps_NRHW.flatten(2).transpose(1, 2) * like.new_tensor(regions.strengths)
+        return FoldedSpeech(
+            queries_DE=torch.cat([mapped(attention.to_q, inner, like) for attention in speech], dim=1),
+            out_ED=torch.cat(outs),
+            shares_NTR1=shares_NTR[..., None],
+            field_NTD=shares_NTR @ torch.stack(inside) + everywhere_D,
+        )
+
+    def kept(self, folded: FoldedSpeech, audio_NSA: Tensor | None) -> KeptSpeech:
+        """For the speech of a window; None is silence."""
+        if audio_NSA is None:
+            return KeptSpeech(folded=folded, heard=None)
+        keys, values = ([getattr(one, name)(audio_NSA) for one in self.speech] for name in ("to_k", "to_v"))
+        heard = KeyValue(keys_RSD=torch.cat(keys, dim=-1), values_RSD=torch.cat(values, dim=-1))
+        return KeptSpeech(folded=folded, heard=heard)
+
+    def _level(self, levels: Sequence[Tensor]) -> Tensor:
         if self.level >= len(levels):
             raise ValueError(f"speech regions are given for {len(levels)} levels, level {self.level} reads them too")
-        maps = levels[self.level]
+        return levels[self.level]
+
+    def _maps(self, levels: Sequence[Tensor], frames: int, height: int, width: int) -> Tensor:
+        maps = self._level(levels)
         if maps.shape[0] != frames or maps.shape[-2:] != (height, width):
             raise ValueError(
                 f"the speech regions of level {self.level} are for {maps.shape[0]} frames of "
                 f"{tuple(maps.shape[-2:])}, the hidden states are {frames} frames of {(height, width)}"
             )
         return maps
+
+
+def _convolved(conv: nn.Module, rows_ND: Tensor) -> Tensor:
+    """A 1x1 convolution of N vectors, as one row of a picture: (N, D) -> (N, D)."""
+    return conv(rows_ND.t()[None, :, :, None])[0, :, :, 0].t()

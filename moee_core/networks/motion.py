@@ -7,11 +7,12 @@ Shapes (legend for this file):
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from ..ops import Build
+from ..ops import Build, added
 from .blocks import CrossAttention, FeedForward
 
 
@@ -21,6 +22,15 @@ def temporal_positions(length: int, width: int, like: Tensor) -> Tensor:
     rate = torch.exp(torch.arange(0, width, 2, dtype=torch.float32, device=like.device) * (-math.log(10000.0) / width))
     angles = position * rate
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).to(like.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptMotion:
+    """Motion frames as they stand in front of the sequence: ``hidden_BkTC``, behind the norm and the projection at the
+    entry. The first attention's queries, keys and values of them stay too, and are worked out again each time: to join
+    them with the others' takes as long as it saves (measured on a CPU), and they are three times the memory."""
+
+    hidden_BkTC: Tensor
 
 
 class MotionModule(nn.Module):
@@ -51,26 +61,36 @@ class MotionModule(nn.Module):
         self.ff = FeedForward(width, ff_multiple, build) if ff_multiple else None
         self.proj_out = build.linear(width, width)
 
-    def forward(self, x_NCHW: Tensor, motion_BkTC: Tensor | None, frames: int, options: dict | None = None) -> Tensor:
+    def kept(self, motion_BkTC: Tensor) -> KeptMotion:
+        if self.norm_carried:
+            flat_NCT = motion_BkTC.flatten(0, 1).transpose(1, 2)
+            motion_BkTC = self.norm(flat_NCT).transpose(1, 2).reshape(motion_BkTC.shape)
+        return KeptMotion(hidden_BkTC=self.proj_in(motion_BkTC))
+
+    def forward(
+        self, x_NCHW: Tensor, motion: Tensor | KeptMotion | None, frames: int, options: dict | None = None
+    ) -> Tensor:
+        """``motion`` (B, k, T, C), or what ``kept`` made of it. Behind the last attention the motion frames are left
+        out: nothing reads them any more."""
         n, c, height, width = x_NCHW.shape
-        tokens = self.norm(x_NCHW).flatten(2).transpose(1, 2).reshape(n // frames, frames, height * width, c)
+        tokens = self.proj_in(self.norm(x_NCHW).flatten(2).transpose(1, 2))
+        x_BFTC = tokens.view(n // frames, frames, height * width, c)
         lead = 0
-        if motion_BkTC is not None:
-            lead = motion_BkTC.shape[1]
-            carried = motion_BkTC.to(tokens.dtype)
-            if self.norm_carried:
-                flat_NCT = carried.flatten(0, 1).transpose(1, 2)
-                carried = self.norm(flat_NCT).transpose(1, 2).reshape(carried.shape)
-            tokens = torch.cat([carried, tokens], dim=1)
-        sequence = self.proj_in(tokens).transpose(1, 2).reshape(-1, lead + frames, c)  # (B*T, k+F, C)
-        positions = temporal_positions(lead + frames, c, sequence)
-        for norm, attention in zip(self.norms, self.attentions, strict=True):
-            sequence = sequence + attention(norm(sequence) + positions, None, options)
+        if motion is not None:
+            carried = motion if isinstance(motion, KeptMotion) else self.kept(motion.to(x_BFTC.dtype))
+            lead = carried.hidden_BkTC.shape[1]
+            x_BFTC = torch.cat([carried.hidden_BkTC, x_BFTC], dim=1)
+        positions_F1C = temporal_positions(lead + frames, c, x_BFTC)[:, None]
+        last = len(self.attentions) - 1
+        for index, (norm, attention) in enumerate(zip(self.norms, self.attentions, strict=True)):
+            dropped = lead if index == last else 0
+            update = attention.over_frames(added(positions_F1C, norm(x_BFTC)), dropped, options)
+            x_BFTC = x_BFTC[:, dropped:] + update
+        x_NTC = x_BFTC[:, x_BFTC.shape[1] - frames :].flatten(0, 1)
         if self.ff is not None and self.ff_norm is not None:
-            sequence = sequence + self.ff(self.ff_norm(sequence))
-        update = self.proj_out(sequence[:, lead:])
-        update = update.view(n // frames, height * width, frames, c).permute(0, 2, 3, 1).reshape(n, c, height, width)
-        return x_NCHW + update
+            x_NTC = added(x_NTC, self.ff(self.ff_norm(x_NTC)))
+        update = self.proj_out(x_NTC).transpose(1, 2).reshape(n, c, height, width)
+        return added(x_NCHW, update)
 
 
 class AudioAttention(nn.Module):

@@ -19,7 +19,9 @@ moves r is near 0, so hair and background come out of the portrait untouched, at
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -30,10 +32,10 @@ from ..experts.mixture import MixtureOfEmotionExperts, Routing
 from ..experts.own import OwnExpert
 from ..ops import Build
 from .backbone import Backbone, Place
-from .blocks import SpatialTransformer, TimeEmbedding
+from .blocks import FewTokens, Identity, KeyValue, Reference, SpatialTransformer, TimeEmbedding
 from .config import PortraitUNetConfig
-from .masked_audio import MaskedAudioAttention, SpeechRegions
-from .motion import AudioAttention, MotionModule
+from .masked_audio import FoldedSpeech, KeptSpeech, MaskedAudioAttention, SpeechRegions
+from .motion import AudioAttention, KeptMotion, MotionModule
 from .reference_net import ReferenceFeatures
 
 
@@ -45,6 +47,36 @@ class EmotionContext:
     latents_NMD: Tensor
     routing: Routing
     own: tuple[tuple[OwnExpert, Tensor], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptPortrait:
+    """What one site's layers make of a portrait: keys and values of the reference (None: of no portrait), of the
+    identity (None: of nobody), and speech folded for its regions."""
+
+    reference: KeyValue | None
+    identity: FewTokens | KeyValue | None
+    speech: FoldedSpeech
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteConditions:
+    """What one site reads besides the hidden states: tensors as they are given, or what its layers made of them."""
+
+    reference: Reference
+    identity: Identity
+    speech: Tensor | KeptSpeech
+    motion: Tensor | KeptMotion | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptConditions:
+    """All that stays over the denoising steps of a window, as ``PortraitUNet.kept`` makes it. ``sites`` in the order of
+    their numbers; ``latent`` is the reference anchor's; ``heard_NE`` what speech adds to the time embedding."""
+
+    sites: tuple[SiteConditions, ...]
+    latent: Tensor
+    heard_NE: Tensor | None = None
 
 
 class DenoiserSite(nn.Module):
@@ -136,32 +168,101 @@ class PortraitUNet(nn.Module):
         """Name and module of every site, in a fixed order: ``site.number`` is its place in it."""
         return [(name, module) for name, module in self.named_modules() if isinstance(module, DenoiserSite)]
 
+    def kept_portrait(
+        self, reference: ReferenceFeatures, identity_1KC: Tensor | None, regions: SpeechRegions
+    ) -> tuple[KeptPortrait, ...]:
+        """What the sites' layers make of a portrait, for a whole clip of one person. ``reference``'s motion frames are
+        not read; sites without a token are no portrait. ``regions`` of one frame or of every one.
+
+        Raises ``ValueError`` for a network whose audio attention reads no regions, which keeps nothing.
+        """
+        if self.config.audio_layout == "plain":
+            raise ValueError("conditions are kept for the masked audio layout only; give this network the tensors")
+
+        def one(site: DenoiserSite) -> KeptPortrait:
+            tokens_RTC = reference.sites[site.number]
+            block: Any = site.spatial.transformer_blocks[0]
+            audio: Any = site.audio
+            return KeptPortrait(
+                reference=block.attn1.kept(tokens_RTC, reference.rows_N) if tokens_RTC.shape[1] else None,
+                identity=_identity(site, identity_1KC),
+                speech=audio.folded(regions, tokens_RTC),
+            )
+
+        return tuple(one(site) for _, site in self.sites())
+
+    def nobody(self, known: tuple[KeptPortrait, ...], identity_1KC: Tensor | None) -> tuple[KeptPortrait, ...]:
+        """The same for a branch that reads no portrait and other identity tokens; the speech is shared."""
+
+        def one(site: DenoiserSite) -> KeptPortrait:
+            identity = _identity(site, identity_1KC)
+            return KeptPortrait(reference=None, identity=identity, speech=known[site.number].speech)
+
+        return tuple(one(site) for _, site in self.sites())
+
+    def kept(
+        self, portrait: tuple[KeptPortrait, ...], reference: ReferenceFeatures, audio_NSA: Tensor | None
+    ) -> KeptConditions:
+        """All that one guidance branch of a window reads: of ``reference`` the motion frames and the latent, and the
+        window's speech. ``audio_NSA`` None is silence, which is tokens of zeros for less work."""
+
+        def one(site: DenoiserSite) -> SiteConditions:
+            known, audio = portrait[site.number], site.audio
+            assert isinstance(audio, MaskedAudioAttention)
+            motion = None if reference.motion is None else site.motion.kept(reference.motion[site.number])
+            return SiteConditions(
+                reference=known.reference,
+                identity=known.identity,
+                speech=audio.kept(known.speech, audio_NSA),
+                motion=motion,
+            )
+
+        heard = None
+        if self.audio_embedding is not None:
+            mean = (
+                reference.latent.new_zeros(1, self.config.audio_width) if audio_NSA is None else audio_NSA.mean(dim=1)
+            )
+            heard = self.audio_embedding(mean)
+        sites = tuple(one(site) for _, site in self.sites())
+        return KeptConditions(sites=sites, latent=reference.latent, heard_NE=heard)
+
     def forward(
         self,
         x_NZHW: Tensor,
         t_N: Tensor,
         *,
         frames: int,
-        reference: ReferenceFeatures,
-        audio_NSA: Tensor,
+        reference: ReferenceFeatures | KeptConditions,
+        audio_NSA: Tensor | None = None,
         emotion: EmotionContext | None = None,
         identity_BKC: Tensor | None = None,
         regions: SpeechRegions | None = None,
         added_NCHW: Tensor | None = None,
         options: dict | None = None,
     ) -> Tensor:
+        """``reference`` as ``kept`` holds audio, identity and regions too, which are then not given again. ``t_N`` may
+        be one time-step (1,) for all frames."""
         if x_NZHW.shape[0] % frames:
             raise ValueError(f"{x_NZHW.shape[0]} latents cannot be split into windows of {frames} frames")
-        if (regions is None) != (self.config.audio_layout == "plain"):
-            wants = "reads" if regions is None else "does not read"
-            raise ValueError(f"the audio attention of this network {wants} speech regions")
-        identity_NKC = None if identity_BKC is None else identity_BKC.repeat_interleave(frames, dim=0)
+        if isinstance(reference, KeptConditions):
+            if not (audio_NSA is None and identity_BKC is None and regions is None):
+                raise ValueError("audio, identity and regions are part of what was kept; give them to kept() alone")
+            site, heard_NE = reference.sites.__getitem__, reference.heard_NE
+        else:
+            if audio_NSA is None:
+                raise ValueError("a denoiser that nothing was kept for needs audio tokens, one row a frame")
+            if (regions is None) != (self.config.audio_layout == "plain"):
+                wants = "reads" if regions is None else "does not read"
+                raise ValueError(f"the audio attention of this network {wants} speech regions")
+            site = _as_given(x_NZHW.shape[0], frames, reference, audio_NSA, identity_BKC)
+            heard_NE = None
+            if self.audio_embedding is not None:
+                heard_NE = self.audio_embedding(audio_NSA.to(x_NZHW.dtype).mean(dim=1))
         read = _Read(
             frames=frames,
-            reference=reference,
-            audio_NSA=audio_NSA,
+            site=site,
+            heard_NE=heard_NE,
             emotion=emotion,
-            identity_NKC=identity_NKC,
             regions=regions,
             added_NCHW=added_NCHW,
             options=options,
@@ -195,8 +296,8 @@ class PortraitUNet(nn.Module):
 
     def _network(self, x_NZHW: Tensor, t_N: Tensor, read: _Read) -> Tensor:
         emb = self.time_embedding(t_N, x_NZHW.dtype)
-        if self.audio_embedding is not None:
-            emb = emb + self.audio_embedding(read.audio_NSA.to(emb.dtype).mean(dim=1))
+        if read.heard_NE is not None:
+            emb = emb + read.heard_NE
 
         def run(site: nn.Module, x: Tensor) -> Tensor:
             if isinstance(site, MotionSite):
@@ -209,37 +310,61 @@ class PortraitUNet(nn.Module):
         return self.conv_out(F.silu(self.conv_norm_out(h)))
 
     def _site(self, site: DenoiserSite, x: Tensor, read: _Read) -> Tensor:
-        reference, emotion, frames, options = read.reference, read.emotion, read.frames, read.options
-        reference_NTC = reference.sites[site.number]
-        if reference_NTC.shape[0] != x.shape[0]:
-            reference_NTC = reference_NTC.repeat_interleave(frames, dim=0)
-        x, _ = site.spatial(x, reference_NTC, read.identity_NKC, options)
+        given, emotion, options = read.site(site.number), read.emotion, read.options
+        x, _ = site.spatial(x, given.reference, given.identity, options)
         n, c, height, width = x.shape
-        if read.regions is not None:
-            x = site.audio(x, read.audio_NSA, read.regions, options)
+        masked = self.config.audio_layout == "masked"
+        if masked:
+            x = site.audio(x, given.speech, read.regions, options)
         tokens = x.flatten(2).transpose(1, 2)
-        if read.regions is None:
-            tokens = site.audio(tokens, read.audio_NSA, options)
+        if not masked:
+            tokens = site.audio(tokens, given.speech, options)
         if emotion is not None:
-            tokens = site.emotion(tokens, emotion.latents_NMD, emotion.routing, frames, options)
+            tokens = site.emotion(tokens, emotion.latents_NMD, emotion.routing, read.frames, options)
             for expert, strength in emotion.own:
                 tokens = expert(site.number, tokens, strength, options)
         x = tokens.transpose(1, 2).reshape(n, c, height, width)
-        if read.regions is not None:
+        if masked:
             x = x.contiguous()  # a silent expert must not choose, by the layout it leaves behind, which kernels follow
-        motion = None if reference.motion is None else reference.motion[site.number]
-        return site.motion(x, motion, frames, options)
+        return site.motion(x, given.motion, read.frames, options)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Read:
-    """What the sites read besides the hidden states; the fields are ``PortraitUNet.forward``'s arguments."""
+    """What the network reads besides the hidden states; most fields are ``PortraitUNet.forward``'s arguments."""
 
     frames: int
-    reference: ReferenceFeatures
-    audio_NSA: Tensor
+    site: Callable[[int], SiteConditions]
+    heard_NE: Tensor | None
     emotion: EmotionContext | None
-    identity_NKC: Tensor | None
     regions: SpeechRegions | None
     added_NCHW: Tensor | None
     options: dict | None
+
+
+def _identity(site: DenoiserSite, tokens_1KC: Tensor | None) -> FewTokens | KeyValue | None:
+    block: Any = site.spatial.transformer_blocks[0]
+    return block.attn2.folded(tokens_1KC[0]) if tokens_1KC is not None and block.has_identity else None
+
+
+def _as_given(
+    rows: int, frames: int, reference: ReferenceFeatures, audio_NSA: Tensor, identity_BKC: Tensor | None
+) -> Callable[[int], SiteConditions]:
+    """What a site of some number reads, as tensors. A site's portrait is repeated for the frames when it is asked for,
+    not all of them at once."""
+    identity_NKC = None if identity_BKC is None else identity_BKC.repeat_interleave(frames, dim=0)
+
+    def one(number: int) -> SiteConditions:
+        tokens = reference.sites[number]
+        if reference.rows_N is not None:
+            tokens = tokens[reference.rows_N]
+        elif tokens.shape[0] != rows:
+            tokens = tokens.repeat_interleave(frames, dim=0)
+        return SiteConditions(
+            reference=tokens,
+            identity=identity_NKC,
+            speech=audio_NSA,
+            motion=None if reference.motion is None else reference.motion[number],
+        )
+
+    return one

@@ -26,6 +26,7 @@ class ReferenceFeatures:
     """What the denoiser reads.
 
     ``sites``: per site (B, T_s, C_s) of the portrait, or (B * F, T_s, C_s) where every frame reads its own.
+    ``rows_N`` says instead which row of ``sites`` each of the N frames reads, None where the rows' number tells.
     ``motion``: per site (B, k, T_s, C_s) of the last frames of the previous window, or None. ``latent`` (B, Cz, H, W):
     the portrait's own latent, used by the reference anchor.
     """
@@ -33,6 +34,7 @@ class ReferenceFeatures:
     sites: tuple[Tensor, ...]
     latent: Tensor
     motion: tuple[Tensor, ...] | None = None
+    rows_N: Tensor | None = None
 
     def rounded(self, dtype: torch.dtype = torch.float16) -> ReferenceFeatures:
         """The features as they come out of another type's storage, in their own type: Hallo keeps them in half
@@ -49,10 +51,12 @@ class ReferenceFeatures:
         def repeat(x: Tensor) -> Tensor:
             return x.repeat(times, *[1] * (x.ndim - 1))
 
+        rows = self.rows_N
         return ReferenceFeatures(
             sites=tuple(repeat(x) for x in self.sites),
             latent=repeat(self.latent),
             motion=None if self.motion is None else tuple(repeat(x) for x in self.motion),
+            rows_N=None if rows is None else torch.cat([rows + i * len(self.sites[0]) for i in range(times)]),
         )
 
 

@@ -54,10 +54,13 @@ from ..networks.autoencoder_kl import AutoencoderKL
 from ..networks.conditions import FaceLocator, IdentityProjector
 from ..networks.config import HalloConfig, PortraitUNetConfig
 from ..networks.masked_audio import SpeechRegions
-from ..networks.portrait_unet import EmotionContext, PortraitUNet
+from ..networks.portrait_unet import EmotionContext, KeptConditions, KeptPortrait, PortraitUNet
 from ..networks.reference_net import ReferenceFeatures, ReferenceNet
 from ..ops import DEFAULT_BUILD, Build
 from .moee import context_of, make_audio_projector, signals_of
+
+DECODED_TOGETHER = 4
+"""Frames that are decoded in one batch: enough to occupy a device, and half a gigabyte each at 512 pixels."""
 
 MakeNoise = Callable[[int, tuple[int, int, int, int]], Tensor]
 """(first frame of a window, (F, Z, h, w)) -> unit noise of that shape."""
@@ -91,12 +94,30 @@ class HalloSampling:
     """How a clip is sampled; steps and guidance are the authors'. ``guidance`` 1 is off and takes half the time.
 
     ``half_reference`` rounds the reference features to half precision; None does where ``hallo_exact`` is set.
+
+    What stays over steps and windows is worked out once in either case. ``hallo_exact`` cannot spare all of it: its
+    known branch reads the portrait with nobody's tokens too, so two portraits' keys and values are kept for one; and a
+    window whose pictures are all above mid-grey sees another portrait, for which everything is worked out anew.
     """
 
     num_inference_steps: int = 40
     guidance: float = 3.5
     hallo_exact: bool = False
     half_reference: bool | None = None
+
+    @property
+    def guides(self) -> bool:
+        """Whether there is a second branch."""
+        return self.guidance != 1.0
+
+    @property
+    def crossed(self) -> bool:
+        """Whether the branches are mixed up; with one of them there is nothing to mix."""
+        return self.hallo_exact and self.guides
+
+    @property
+    def rounded(self) -> bool:
+        return self.hallo_exact if self.half_reference is None else self.half_reference
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_inference_steps <= 1000:
@@ -110,7 +131,8 @@ class HalloPortrait:
     """What is worked out of a portrait once for a whole video.
 
     ``picture_13HW`` in [-1, 1]; ``latent_1Zhw``; ``known_1KC`` and ``unknown_1KC`` identity tokens of this person and
-    of nobody; ``located_1Dhw`` added behind conv_in; ``regions`` of one frame.
+    of nobody; ``located_1Dhw`` added behind conv_in; ``regions`` of one frame. ``kept`` is for the windows of one clip
+    to share, and made where it is missing.
     """
 
     picture_13HW: Tensor
@@ -119,6 +141,29 @@ class HalloPortrait:
     unknown_1KC: Tensor
     located_1Dhw: Tensor
     regions: SpeechRegions
+    kept: HalloKept | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class HalloKept:
+    """What the networks make of a portrait, as long as neither it nor their weights change: ``HalloSystem.kept``.
+
+    ``features``: per site (2, T, C), of the portrait with nobody's tokens and with the person's; without guidance
+    (1, T, C), with the person's. ``known`` and ``unknown``: what the denoiser's sites make of it in either branch.
+    ``frames``, ``guides``, ``crossed`` and ``rounded``: the windows and the sampling it was made for.
+    """
+
+    features: tuple[Tensor, ...]
+    known: tuple[KeptPortrait, ...]
+    unknown: tuple[KeptPortrait, ...]
+    frames: int
+    guides: bool
+    crossed: bool
+    rounded: bool
+
+    def serves(self, frames: int, sampling: HalloSampling) -> bool:
+        made = (self.frames, self.guides, self.crossed, self.rounded)
+        return made == (frames, sampling.guides, sampling.crossed, sampling.rounded)
 
 
 def emotion_config(unet: PortraitUNetConfig) -> EmotionToLatentsConfig:
@@ -216,10 +261,87 @@ class HalloSystem(nn.Module):
         return known, unknown
 
     @torch.no_grad()
+    def kept(self, portrait: HalloPortrait, frames: int, sampling: HalloSampling = HalloSampling()) -> HalloKept:
+        """What all windows of ``frames`` frames of a clip have in common.
+
+        The branch that knows nobody reads no portrait, so no keys and values of one are worked out for it; the
+        portrait with nobody's tokens stands for its carried frames before the first window. ``hallo_exact`` cannot
+        spare this: every other frame of the known branch reads that row there, so two portraits are kept.
+        """
+        tokens = torch.cat([portrait.unknown_1KC, portrait.known_1KC]) if sampling.guides else portrait.known_1KC
+        features = self._features(portrait.latent_1Zhw.expand(len(tokens), -1, -1, -1), tokens, sampling)
+        rows = torch.arange(frames, 2 * frames, device=tokens.device) % 2 if sampling.crossed else None
+        read = ReferenceFeatures(
+            sites=features if sampling.crossed else tuple(x[-1:] for x in features),
+            latent=portrait.latent_1Zhw,
+            rows_N=rows,
+        )
+        known = self.denoiser.kept_portrait(read, portrait.known_1KC, portrait.regions)
+        return HalloKept(
+            features=features,
+            known=known,
+            unknown=self.denoiser.nobody(known, portrait.unknown_1KC) if sampling.guides else (),
+            frames=frames,
+            guides=sampling.guides,
+            crossed=sampling.crossed,
+            rounded=sampling.rounded,
+        )
+
+    @torch.no_grad()
+    def branches(
+        self,
+        portrait: HalloPortrait,
+        motion_kZhw: Tensor | None,
+        audio_FSA: Tensor,
+        sampling: HalloSampling = HalloSampling(),
+    ) -> list[KeptConditions]:
+        """What the denoiser reads in a window, worked out once for all its steps: the branch that knows the person and,
+        with guidance, the one that does not. The same as it makes of ``references`` at every step."""
+        kept, frames = portrait.kept, len(audio_FSA)
+        if kept is None or not kept.serves(frames, sampling):
+            kept = self.kept(portrait, frames, sampling)
+        branches = (1, 0) if sampling.guides else (1,)
+        conditions = []
+        for branch, motion in zip(branches, self._motion(portrait, kept, motion_kZhw, branches, sampling), strict=True):
+            carried = ReferenceFeatures(sites=(), latent=portrait.latent_1Zhw, motion=motion)
+            sites, heard = (kept.known, audio_FSA) if branch else (kept.unknown, None)
+            conditions.append(self.denoiser.kept(sites, carried, heard))
+        return conditions
+
+    def _motion(
+        self,
+        portrait: HalloPortrait,
+        kept: HalloKept,
+        motion_kZhw: Tensor | None,
+        branches: tuple[int, ...],
+        sampling: HalloSampling,
+    ) -> list[tuple[Tensor, ...]]:
+        """Of every branch the features of the carried frames, per site (1, k, T, C); each is worked out once."""
+        carried = self.config.unet.motion_frames if motion_kZhw is None else len(motion_kZhw)
+        # the authors' rows are a portrait and k frames of either branch; those of odd number know the person
+        known = {
+            b: [(b * (carried + 1) + 1 + j) % 2 if sampling.crossed else b for j in range(carried)] for b in (0, 1)
+        }
+        if motion_kZhw is None:
+            rows = {b: known[b] if sampling.guides else [0] * carried for b in branches}
+            return [tuple(x[None, rows[b]] for x in kept.features) for b in branches]
+        wanted = sorted({(j, known[b][j]) for b in branches for j in range(carried)})
+        tokens = torch.cat([portrait.known_1KC if person else portrait.unknown_1KC for _, person in wanted])
+        pictures = motion_kZhw.to(portrait.latent_1Zhw)[[j for j, _ in wanted]]
+        features = self._features(pictures, tokens, sampling)
+        rows = {b: [wanted.index((j, known[b][j])) for j in range(carried)] for b in branches}
+        return [tuple(x[None, rows[b]] for x in features) for b in branches]
+
+    def _features(self, latents_RZhw: Tensor, tokens_RKC: Tensor, sampling: HalloSampling) -> tuple[Tensor, ...]:
+        features = self.reference_net(latents_RZhw, tokens_RKC)
+        read = ReferenceFeatures(sites=features, latent=latents_RZhw)
+        return read.rounded().sites if sampling.rounded else features
+
+    @torch.no_grad()
     def sample_window(
         self,
         portrait: HalloPortrait,
-        motion_kZhw: Tensor,
+        motion_kZhw: Tensor | None,
         audio_FSA: Tensor,
         noise_FZhw: Tensor,
         sampling: HalloSampling = HalloSampling(),
@@ -227,44 +349,24 @@ class HalloSystem(nn.Module):
         on_step: Callable[[int, int], None] | None = None,
     ) -> Tensor:
         """(F, Z, h, w) clean latents, in the noise's precision and where the portrait is. The networks compute in the
-        portrait's precision. Both branches feel the emotion."""
+        portrait's precision. Both branches feel the emotion. ``motion_kZhw`` None is the portrait itself, as before the
+        first window."""
         frames, like = len(audio_FSA), portrait.latent_1Zhw
-        audio_FSA = audio_FSA.to(like)
         if emotion is not None:
             felt_FMD, routing = emotion.latents_NMD.to(like), emotion.routing.to(like.device)
             emotion = replace(emotion, latents_NMD=felt_FMD, routing=routing)
-        crossed = sampling.hallo_exact and sampling.guidance != 1.0  # with one branch there is nothing to mix up
-        known, unknown = self.references(portrait, motion_kZhw, frames, crossed=crossed)
-        if sampling.hallo_exact if sampling.half_reference is None else sampling.half_reference:
-            known, unknown = known.rounded(), unknown.rounded()
-        regions = portrait.regions.frames(frames)
-        located = portrait.located_1Dhw.expand(frames, -1, -1, -1)
+        known, *unknown = self.branches(portrait, motion_kZhw, audio_FSA.to(like), sampling)
+
+        def denoise(x: Tensor, t: Tensor, conditions: KeptConditions, located_1Dhw: Tensor | None) -> Tensor:
+            given = {"frames": frames, "reference": conditions, "emotion": emotion, "added_NCHW": located_1Dhw}
+            return self.denoiser(x.to(like), t[:1], **given).to(x)  # all frames are at one time-step
 
         def predict(x: Tensor, t: Tensor) -> Tensor:
-            full = self.denoiser(
-                x.to(like),
-                t,
-                frames=frames,
-                reference=known,
-                audio_NSA=audio_FSA,
-                emotion=emotion,
-                identity_BKC=portrait.known_1KC,
-                regions=regions,
-                added_NCHW=located,
-            )
-            if sampling.guidance == 1.0:
-                return full.to(x)
-            without = self.denoiser(
-                x.to(like),
-                t,
-                frames=frames,
-                reference=unknown,
-                audio_NSA=torch.zeros_like(audio_FSA),
-                emotion=emotion,
-                identity_BKC=portrait.unknown_1KC,
-                regions=regions,
-            )
-            return guided({"full": full.to(x), "conditions": without.to(x)}, {"conditions": sampling.guidance})
+            full = denoise(x, t, known, portrait.located_1Dhw)
+            if not unknown:
+                return full
+            without = denoise(x, t, unknown[0], None)
+            return guided({"full": full, "conditions": without}, {"conditions": sampling.guidance})
 
         unet = self.config.unet
         return sample_ddim(
@@ -291,25 +393,31 @@ class HalloSystem(nn.Module):
 
         The next window sees the last k pictures as they were decoded, clamped and encoded again, as Hallo was trained.
         """
-        count = self.config.window_frames
-        carried = portrait.picture_13HW.expand(self.config.unet.motion_frames, -1, -1, -1)
+        count, k = self.config.window_frames, self.config.unet.motion_frames
+        carried: Tensor | None = None
         for start in range(0, total, count):
             # the last window is filled up with the recording's end, so that the network always sees a whole window
             wanted = torch.arange(start, start + count).clamp_max(total - 1)
             channels, height, width = portrait.latent_1Zhw.shape[1:]
             noise = make_noise(start, (count, channels, height, width))
             seen, motion = self._latents(portrait, carried, sampling.hallo_exact)
+            if seen.kept is None or not seen.kept.serves(count, sampling):
+                seen = replace(seen, kept=self.kept(seen, count, sampling))
+            if seen.latent_1Zhw is portrait.latent_1Zhw:  # not stretched, which a later window need not be
+                portrait = seen
             latents = self.sample_window(seen, motion, speech(wanted), noise, sampling, emotion(wanted))
-            frames = latents.to(portrait.latent_1Zhw)
-            pictures = torch.cat([self.autoencoder.decode(one[None]) for one in frames]).clamp(-1, 1)
-            yield pictures[: total - start]
-            carried = pictures[-self.config.unet.motion_frames :]
+            latents = latents[: total - start].to(portrait.latent_1Zhw)  # what nobody will see is not decoded
+            carried = self.autoencoder.decode(latents[-k:]).clamp(-1, 1)  # first what the next window waits for
+            before = latents[:-k].split(DECODED_TOGETHER) if len(latents) > k else ()
+            yield torch.cat([*(self.autoencoder.decode(some).clamp(-1, 1) for some in before), carried])
 
     def _latents(
-        self, portrait: HalloPortrait, carried_k3HW: Tensor, hallo_exact: bool
-    ) -> tuple[HalloPortrait, Tensor]:
-        """The portrait as the window sees it, and the latents of the carried frames."""
-        if hallo_exact and min(portrait.picture_13HW.min(), carried_k3HW.min()) >= 0:
+        self, portrait: HalloPortrait, carried_k3HW: Tensor | None, hallo_exact: bool
+    ) -> tuple[HalloPortrait, Tensor | None]:
+        """The portrait as the window sees it, and the latents of the carried frames; None: it is the portrait."""
+        pictures = [portrait.picture_13HW] + ([] if carried_k3HW is None else [carried_k3HW])
+        if hallo_exact and min(float(x.min()) for x in pictures) >= 0:
             stretched = self.autoencoder.encode(2 * portrait.picture_13HW - 1)
-            return replace(portrait, latent_1Zhw=stretched), self.autoencoder.encode(2 * carried_k3HW - 1)
-        return portrait, self.autoencoder.encode(carried_k3HW)
+            portrait = replace(portrait, latent_1Zhw=stretched, kept=None)
+            carried_k3HW = None if carried_k3HW is None else 2 * carried_k3HW - 1
+        return portrait, None if carried_k3HW is None else self.autoencoder.encode(carried_k3HW)

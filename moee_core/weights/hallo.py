@@ -176,7 +176,14 @@ def assembled(config: HalloConfig, build: Build, state: Mapping[str, Tensor]) ->
     known, experts = base_shapes(config)
     lacking = {key: shape for key, shape in (known | experts).items() if key not in state}
     system = HalloSystem(config, build)
-    system.load_state_dict({**state, **fresh_state(lacking)}, strict=True)  # casts tensor by tensor, not all at once
+    unknown = system.load_state_dict(dict(state), strict=False).unexpected_keys  # casts tensor by tensor
+    if unknown:
+        raise CheckpointError(
+            f"{quote(unknown[0], 80)} is no weight of a Hallo network, nor are {len(unknown) - 1} more"
+        )
+    places = system.state_dict()
+    for key, shape in lacking.items():  # so that there is never more than one of them beside the system's own
+        places[key].copy_(fresh_state({key: shape})[key])
     return system.eval().requires_grad_(False)
 
 

@@ -23,6 +23,7 @@ from .hallo import (
     Shapes,
     assembled,
     base_shapes,
+    check_floating,
     check_positions,
     checked_table,
     position_tables,
@@ -46,6 +47,7 @@ def read_unet(path: str | Path, config: HalloConfig = HALLO) -> dict[str, Tensor
         theirs = {key: IN_A_SINGLE_FILE + single_file(name, levels, layers) for key, name in theirs.items()}
     expected = {theirs[key]: shape for key, shape in shapes.items()}
     check_keys(Path(path).name, expected, {key: tuple(value.shape) for key, value in found.items()})
+    check_floating(Path(path).name, found)
     unet = {key: found[theirs[key]] for key in shapes}
     # a site of the reference net is the spatial transformer alone, and it ends before the output layers
     reference = {key.replace(".spatial.", "."): value for key, value in unet.items()}

@@ -228,9 +228,9 @@ def test_every_branch_has_its_own_identity_by_default(system: HalloSystem):
             features = system.reference_net(pictures, tokens.expand(3, -1, -1))
             assert found.motion is not None
             for site, carried, expected in zip(found.sites, found.motion, features, strict=True):
-                close(carried[0], expected[1:], 1e-5)
+                close(carried[0], expected[1:], 2e-5)
                 if found is known:
-                    close(site, expected[:1], 1e-5)
+                    close(site, expected[:1], 2e-5)
                 else:
                     assert site.shape[1] == 0
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from moee_core.weights.hallo import (
     PARTS,
     base_shapes,
     convert_hallo,
+    load_hallo,
     load_hallo_base,
     position_tables,
     read_autoencoder,
@@ -410,6 +412,35 @@ def test_a_unet_that_does_not_fit_is_refused(sources: dict[str, Path], tmp_path:
     save_file(state, tmp_path / "unet.safetensors")
     with pytest.raises(CheckpointError, match=f"^unet.safetensors: .*'{gone}' is missing"):
         read_unet(tmp_path / "unet.safetensors", TINY)
+
+
+def test_a_quantised_unet_is_refused(sources: dict[str, Path], tmp_path: Path):
+    state = load_file(sources["unet"])
+    state["conv_in.weight"] = state["conv_in.weight"].to(torch.int8)
+    save_file(state, tmp_path / "unet.safetensors")
+    with pytest.raises(CheckpointError, match=r"^unet.safetensors: 'conv_in.weight' is of type int8, a weight"):
+        read_unet(tmp_path / "unet.safetensors", TINY)
+
+
+def test_fresh_weights_are_made_one_by_one(files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch):
+    """At full size they are more than a gigabyte, beside a system that holds them already."""
+    alive: list[weakref.ref[Tensor]] = []
+    most = 0
+
+    def counting(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+        nonlocal most
+        made = fresh_state(shapes)
+        alive.extend(weakref.ref(value) for value in made.values())
+        most = max(most, sum(one() is not None for one in alive))
+        return made
+
+    monkeypatch.setattr("moee_core.weights.hallo.fresh_state", counting)
+    system = load_hallo(*files, TINY)
+    assert len(alive) > 100
+    assert most <= 2
+    key = next(key for key in base_shapes(TINY)[1] if key.endswith("experts.0.to_q.weight"))
+    value = system.state_dict()[key]
+    assert torch.equal(value, fresh_state({key: tuple(value.shape)})[key])
 
 
 # ---- what is this file ----------------------------------------------------------------------------------------------
