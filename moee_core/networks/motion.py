@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -84,7 +85,8 @@ class MotionModule(nn.Module):
         last = len(self.attentions) - 1
         for index, (norm, attention) in enumerate(zip(self.norms, self.attentions, strict=True)):
             dropped = lead if index == last else 0
-            update = attention.over_frames(added(positions_F1C, norm(x_BFTC)), dropped, options)
+            over_frames = cast(CrossAttention, attention).over_frames
+            update = over_frames(added(positions_F1C, norm(x_BFTC)), dropped, options)
             x_BFTC = x_BFTC[:, dropped:] + update
         x_NTC = x_BFTC[:, x_BFTC.shape[1] - frames :].flatten(0, 1)
         if self.ff is not None and self.ff_norm is not None:
