@@ -5,8 +5,10 @@
 ``RUN/model.safetensors`` in half precision, with what a loader needs to know about its domain: the reconstruction
 error above which a portrait is unlike anything the model has seen. It is measured on tuning people with every kind of
 expression, never on test people. Emotion encoders that no stage has trained are left out. A run whose file would
-exceed 12.5 MB is refused. A new file that ships needs new results to compare with, ``moee_core.selfcheck.write``, and a new
-``training/configs/own_expert.toml``.
+exceed 12.5 MB is refused.
+
+After a new file that ships: ``moee_core.selfcheck.write`` renews the results that a machine is compared with, and
+``training/configs/own_expert.toml`` trains the expert that ships beside it.
 """
 
 from __future__ import annotations
