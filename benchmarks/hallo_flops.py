@@ -74,7 +74,7 @@ def count(config: HalloConfig = FULL, side: int = 512, sampling: HalloSampling =
     )
 
     def step() -> None:
-        for branch, added in zip(branches, (one.located_1Dhw, None), strict=False):
+        for branch, added in zip(branches, (one.located_1Dhw, None), strict=False):  # one branch without guidance
             system.denoiser(
                 of(frames, config.unet.latent_channels, latent, latent),
                 torch.zeros(1, device="meta"),
