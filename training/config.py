@@ -271,6 +271,8 @@ class DecoderStage(DiffusionStage):
     lips round while an emotion is strong (0: as they come), the last thing that such a model learns. ``beside``: part
     of the samples told by action units or words that show units beside an emotion (0: as they come). ``emphasis``
     names emotions, apart by commas, that ``emphasis_share`` of the clips show most of: those that the model does worst.
+    ``changed_weight``: what a place gets beside the weight of its region where a frame is as far from the portrait as
+    frames are on average: an expression that the portrait shows and the frame does not is erased there (0: off).
     """
 
     iterations: int = 0
@@ -284,10 +286,13 @@ class DecoderStage(DiffusionStage):
     beside: float = 0.0
     emphasis: str = ""
     emphasis_share: float = 0.0
+    changed_weight: float = 0.0
     sources: SourceOdds = field(default_factory=SourceOdds)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.changed_weight < 0:
+            raise ValueError(f"changed_weight must be 0 or more, got {self.changed_weight:g}")
         if self.critic < 0 or (self.critic and not self.whole):
             raise ValueError(f"critic must be 0, or positive with whole = true, got {self.critic}")
         for name in ("hard", "beside", "emphasis_share"):

@@ -315,7 +315,8 @@ def test_clips_are_sorted_by_the_experts_they_need():
 
 
 def real_stage(name: str, system: MoEESystem, clips: LatentClips) -> Stage:
-    """``whole`` is the decoder's stage with the networks that make the estimate, ``critic`` that one's critic."""
+    """``whole`` is the decoder's stage with the networks that make the estimate, ``critic`` that one's critic,
+    ``changed`` with weight where portraits must change."""
     kinds = {"reference": DiffusionStage, "experts": ExpertsStage, "gates": GatesStage, "decoder": DecoderStage}
     settings = {key: kind(**QUICK) for key, kind in kinds.items()}
     if name == "whole":
@@ -323,7 +324,9 @@ def real_stage(name: str, system: MoEESystem, clips: LatentClips) -> Stage:
     if name == "critic":
         settings["decoder"] = DecoderStage(**QUICK, whole=True, critic=0.5, critic_penalty=2.0, optimiser="muon")
     config = config_of(system.config, **settings)
-    if name in ("decoder", "whole", "critic"):
+    if name == "changed":
+        settings["decoder"] = DecoderStage(**QUICK, whole=True, critic=0.5, changed_weight=2.0, spatial_weight=2.0)
+    if name in ("decoder", "whole", "critic", "changed"):
         return decoder.make_stage(config, system, clips, REGIONS, frames_of())
     make = {"reference": moee.reference_stage, "experts": moee.experts_stage, "gates": moee.gates_stage}[name]
     return make(config, system, clips, REGIONS)
@@ -357,7 +360,7 @@ def test_a_stage_trains_its_own_part(name: str, moves: tuple[str, ...], stays: t
         assert all(any(part in key for part in moves) for key in names)
 
 
-@pytest.mark.parametrize("name", ["reference", "experts", "gates", "decoder", "whole", "critic"])
+@pytest.mark.parametrize("name", ["reference", "experts", "gates", "decoder", "whole", "critic", "changed"])
 def test_a_real_stage_resumes_bit_for_bit(tmp_path: Path, name: str):
     clips = clips_of(TINY.unet)
 

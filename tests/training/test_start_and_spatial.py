@@ -221,6 +221,58 @@ def test_an_emphasis_on_what_no_clip_shows_is_refused_by_the_stage():
         decoder.make_stage(config, fresh(), clips, REGIONS, frames_of())
 
 
+def changed_in_a_corner() -> tuple[DiffusionTask, torch.Tensor, torch.Tensor]:
+    """(task, frames, portraits) of two clips, two frames each: those of the first differ in a corner."""
+    task, _ = task_of(PLAIN)
+    portrait = torch.randn(2, *task.clips.latents.shape[2:], generator=torch.Generator().manual_seed(3))
+    clean = portrait.repeat_interleave(2, dim=0)
+    clean[:2, :, :2, :2] += 5.0
+    return task, clean, portrait
+
+
+def test_what_must_change_weighs_more_in_pictures_and_latents():
+    task, clean, portrait = changed_in_a_corner()
+    changed = task.changed(clean, portrait)
+    assert changed.shape == (4, *clean.shape[-2:])
+    assert float(changed.mean()) == pytest.approx(1.0, rel=1e-5)
+    assert bool((changed[:2, :2, :2] > 0).all())
+    assert not changed[:2, 3:, 3:].any(), "one place beyond the change still feels it, two do not"
+    assert not changed[2:].any(), "the second clip's frames are its portrait"
+    plain = task.position_weight(PLAIN)
+    weight = task.position_weight(PLAIN, 2.0 * changed)
+    assert weight.shape == clean.shape
+    assert float(weight.mean()) == pytest.approx(1.0, rel=1e-5)
+    ratio = weight / plain
+    assert float(ratio[0, :, 0, 0].min()) > 3 * float(ratio[2].max())
+    torch.testing.assert_close(ratio[2], ratio[3], msg="where nothing changes, regions weigh as they did")
+    region = 1 + task.regions.sum(dim=0)
+    pixels = decoder.raised(region, 2.0 * changed, torch.tensor([1, 2]))
+    assert pixels.shape == (2, 1, *region.shape)
+    assert float(pixels.mean()) == pytest.approx(float(region.mean()), rel=1e-5)
+    assert float(pixels[0, 0, 0, 0]) > 3 * float(pixels[1, 0, 0, 0])
+    assert torch.equal(decoder.raised(region, None, torch.tensor([1, 2])), region)
+    with pytest.raises(ValueError, match="changed_weight must be 0 or more, got -1"):
+        DecoderStage(changed_weight=-1.0)
+
+
+def test_weight_on_change_reaches_the_stage_and_its_critic():
+    clips = clips_of(TINY.unet)
+
+    def trained(changed: float) -> tuple[float, torch.Tensor]:
+        settings = DecoderStage(
+            **QUICK, whole=True, critic=0.5, spatial_weight=2.0, changed_weight=changed, other_reference=1.0
+        )
+        config = config_of(fresh().config, decoder=settings)
+        stage = decoder.make_stage(config, fresh(clips=clips), clips, REGIONS, frames_of())
+        assert stage.adversary is not None
+        return float(stage.loss(0)[0].detach()), stage.adversary.weight
+
+    (without, even), (with_it, uneven) = trained(0.0), trained(2.0)
+    assert without != with_it
+    assert float(uneven.sum()) == pytest.approx(1.0, rel=1e-5)
+    assert not torch.allclose(even, uneven)
+
+
 def last_stage_alone(folder: Path, start_from: Path) -> TrainConfig:
     off: dict[str, Any] = {"iterations": 0}
     stages: dict[str, StageConfig] = {

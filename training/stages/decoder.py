@@ -34,6 +34,8 @@ from training.stages.diffusion import (
     with_everything_told,
 )
 
+SEEN = 400
+"""Clips by which the critic knows where frames differ from portraits."""
 PULL = 0.5
 """An emotion this strong holds the lips elsewhere than speech wants them."""
 DRAWING = ("denoiser.", "reference_net.", "audio_projector.")
@@ -69,7 +71,7 @@ def make_stage(
     telling = odds.label < 1
     adversary = _adversary(config, task, telling) if settings.critic else None
 
-    def distance(made: Tensor, truth: Tensor) -> Tensor:
+    def distance(made: Tensor, truth: Tensor, region: Tensor = region) -> Tensor:
         error = (made.float() - truth.float()) * region
         edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
         return error.abs().mean() + settings.spatial_edges * edges
@@ -87,17 +89,21 @@ def make_stage(
             velocity, noisy = task.predict(batch, now, gated=True)
             alpha, sigma = (v[:, None, None, None] for v in alpha_sigma(batch.timesteps, task.table))
             estimate = to_x0(velocity, noisy, alpha, sigma, "v_prediction")
+        changed = (
+            settings.changed_weight * task.changed(batch.clean, batch.portrait) if settings.changed_weight else None
+        )
         shown = [batch.places[row] for row in rows.tolist()]
         truth = pictures(np.stack([frames[clip // len(frames[0])][clip % len(frames[0]), i] for clip, i in shown]))
         truth = truth.to(task.device)
         with torch.autocast(task.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            drawn = distance(system.autoencoder.decode(estimate[rows]), truth)
+            drawn = distance(system.autoencoder.decode(estimate[rows]), truth, raised(region, changed, rows))
             few = rows[:: settings.kept_every]
             kept = distance(system.autoencoder.decode(batch.clean[few]), truth[:: settings.kept_every])
         total = drawn + 0.5 * kept
         figures = {"drawn": float(drawn.detach()), "kept": float(kept.detach())}
         if settings.whole:
-            latent = task.latent_loss(batch, velocity, weight)
+            weighted = weight if changed is None else task.position_weight(settings, changed)
+            latent = task.latent_loss(batch, velocity, weighted)
             total = settings.spatial_weight * total + latent
             figures["latent"] = float(latent.detach())
             if adversary is not None:
@@ -119,6 +125,17 @@ def make_stage(
         settings=settings,
         adversary=adversary,
     )
+
+
+def raised(region_SS: Tensor, changed_Nhh: Tensor | None, rows: Tensor) -> Tensor:
+    """The weights of pixels (n, 1, S, S) with those of change added, of the same mean; as they are without any."""
+    if changed_Nhh is None:
+        return region_SS
+    added = nn.functional.interpolate(
+        changed_Nhh[rows, None], size=region_SS.shape[-2:], mode="bilinear", align_corners=False
+    )
+    weight = region_SS + added
+    return weight * (region_SS.mean() / weight.mean())
 
 
 def _check_odds(system: MoEESystem, odds: SourceOdds) -> None:
@@ -184,8 +201,13 @@ def _adversary(config: TrainConfig, task: DiffusionTask, telling: bool) -> Adver
     known = [task.clips.viseme, task.clips.emotion, *([task.clips.units] if telling else [])]
     settings, side = config.stages.decoder, task.clips.latents.shape[-1]
     mouth, eyes = torch.nn.functional.adaptive_avg_pool2d(task.regions, side)
+    seen = 0.1 + mouth + eyes
+    if settings.changed_weight:
+        few = task.clips.latents[:SEEN, 0].float(), task.clips.references[:SEEN, 2].float()
+        changed = task.changed(*few).mean(dim=0)
+        seen = seen + changed / changed.amax()
     return Adversary(
-        0.1 + mouth + eyes,
+        seen,
         task.clips.change_std.clamp_min(0.05).to(task.device),
         condition=sum(part.shape[-1] for part in known),
         seed=config.seed,

@@ -100,15 +100,27 @@ class DiffusionTask:
         self.regions = torch.from_numpy(regions)
         self.held_out = max(1, len(clips) // 60)
 
-    def position_weight(self, settings: DiffusionStage) -> Tensor:
-        """(1, Z, h, h): mean 1."""
+    def position_weight(self, settings: DiffusionStage, changed_Nhh: Tensor | None = None) -> Tensor:
+        """(1, Z, h, h) or, with what to add to the regions' weights of every frame, (N, Z, h, h): mean 1."""
         side = self.clips.latents.shape[-1]
         mouth, eyes = torch.nn.functional.adaptive_avg_pool2d(self.regions, side)
-        weight = 1 + (settings.mouth_weight - 1) * mouth + (settings.eye_weight - 1) * eyes
-        pixel = self.system.autoencoder.decoder.linear.weight.detach().square().sum(dim=0).sqrt()  # (Z, 1, 1)
-        scale = (self.clips.change_std * pixel.cpu()).clamp_min(1e-3) ** settings.scale_power
-        weight = weight[None] * scale
-        return (weight / weight.mean())[None].to(self.device)
+        region = (1 + (settings.mouth_weight - 1) * mouth + (settings.eye_weight - 1) * eyes).to(self.device)
+        if changed_Nhh is not None:
+            region = region + changed_Nhh
+        scale = (self.clips.change_std * self.drawn_by()).clamp_min(1e-3).to(self.device) ** settings.scale_power
+        weight = region.view(-1, 1, side, side) * scale
+        return weight / weight.mean()
+
+    def drawn_by(self) -> Tensor:
+        """(Z, 1, 1): how much of the picture a latent's channel draws."""
+        return self.system.autoencoder.decoder.linear.weight.detach().square().sum(dim=0).sqrt().cpu()
+
+    def changed(self, clean_NZhh: Tensor, portrait_BZhh: Tensor) -> Tensor:
+        """(N, h, h): how far the frames are from the portraits of their clips, smoothed, mean 1."""
+        portrait = portrait_BZhh.repeat_interleave(len(clean_NZhh) // len(portrait_BZhh), dim=0)
+        apart = ((clean_NZhh - portrait).abs() * self.drawn_by().to(clean_NZhh)).sum(dim=1, keepdim=True)
+        apart = torch.nn.functional.avg_pool2d(apart, 3, stride=1, padding=1, count_include_pad=False)[:, 0]
+        return apart / apart.mean().clamp_min(1e-6)
 
     def batch(self, step: int, settings: DiffusionStage, numbers: list[int], choices: list[ReferenceChoice]) -> Batch:
         """Samples ``numbers`` with the given portraits; everything else from (seed, sample, step)."""
