@@ -12,6 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from .systems.moee import MoEESystem
 
 MAX_MESSAGE = 300
+SOLVERS = ("ddim", "dpmpp_2m")  # diffusion.sampler's, which is not imported for a --help
 SHEET_FRAMES = 24
 EMBEDDED = Path(__file__).parent / "assets" / "embedded.safetensors"
 
@@ -130,10 +132,23 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--emotion-guidance", type=float, help="above 1 exaggerates the emotion (default: the model's)")
     parser.add_argument("--audio-guidance", type=float, help="above 1 opens the mouth wider (default: the model's)")
     parser.add_argument("--noise-sharing", type=float, help="noise common to all frames, 0 to 1 (default: the model's)")
+    faster = parser.add_argument_group("faster, with other frames (README, what each costs)")
+    faster.add_argument("--solver", choices=SOLVERS, default="ddim", help="dpmpp_2m needs fewer steps than ddim")
+    faster.add_argument(
+        "--guidance-between",
+        nargs=2,
+        type=float,
+        default=(0.0, 1.0),
+        metavar=("FROM", "UNTIL"),
+        help="parts of the way from noise to picture where guidance acts (default: 0 1, all of it)",
+    )
+    faster.add_argument("--reuse", type=int, default=1, metavar="N", help="work out deep features every Nth step only")
+    faster.add_argument("--compile", action="store_true", help="torch.compile the denoiser: worth it for long clips")
 
 
 def _settings(options: argparse.Namespace, recommended: dict[str, float]) -> SamplingSettings:
     """What the user gave, over what the checkpoint recommends, over the defaults."""
+    from .diffusion.sampler import Savings
     from .pipeline import SamplingSettings
 
     given = {
@@ -146,7 +161,15 @@ def _settings(options: argparse.Namespace, recommended: dict[str, float]) -> Sam
     chosen: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     if "num_inference_steps" in chosen:
         chosen["num_inference_steps"] = int(chosen["num_inference_steps"])
-    return SamplingSettings(seed=options.seed, **chosen)
+    start, end = options.guidance_between
+    savings = Savings(solver=options.solver, guidance_from=start, guidance_until=end, reuse=options.reuse)
+    return SamplingSettings(seed=options.seed, savings=savings, **chosen)
+
+
+def _compiled(options: argparse.Namespace, system: MoEESystem) -> None:
+    """Where asked for. The layers keep their names, so what is loaded or merged later finds them."""
+    if options.compile:
+        system.denoiser.compile()
 
 
 def _animate(options: argparse.Namespace) -> int:
@@ -181,6 +204,7 @@ def _animate(options: argparse.Namespace) -> int:
     system.to(device).with_frozen(encoders_of(options))
     if options.expert:
         apply_experts(system, [(load_expert(path), weight) for path, weight in map(parse_weighted, options.expert)])
+    _compiled(options, system)
     settings = _settings(options, info.sampling)
     progress = _ProgressLine("frames")
     total = num_frames(waveform.samples.shape[1], waveform.sample_rate, system.config.fps)
@@ -299,6 +323,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     else:
         system, info = load_system(options.model)
         system.with_frozen(encoders_of(options))
+        _compiled(options, system)
         settings = _settings(options, info.sampling)
         make, noted, hear = model_maker(system, settings), _noted(settings), _hearing(system)
     if options.sources:
@@ -353,9 +378,13 @@ def _sources(options: argparse.Namespace, make: Any, hear: Any) -> dict[str, Any
 
 
 def _noted(settings: SamplingSettings) -> dict[str, Any]:
-    """Settings as a report names them."""
+    """Settings as a report names them; of speed by choice what is chosen."""
+    from .diffusion.sampler import Savings
+
     names = ("emotion_guidance", "audio_guidance", "noise_sharing", "seed")
-    return {"steps": settings.num_inference_steps} | {name: getattr(settings, name) for name in names}
+    noted = {"steps": settings.num_inference_steps} | {name: getattr(settings, name) for name in names}
+    off = asdict(Savings())
+    return noted | {name: value for name, value in asdict(settings.savings).items() if value != off[name]}
 
 
 if __name__ == "__main__":

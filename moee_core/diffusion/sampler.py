@@ -1,22 +1,85 @@
-"""The headless sampling loop: DDIM on trailing time-steps, for any prediction type, with guidance.
+"""The headless sampling loop: DDIM or DPM-Solver++ on trailing time-steps, for any prediction type, with guidance.
 
 Shapes: latents (N, Z, h, w) with the frames of a window as batch. ``predict(x, t)`` is the network with its
 conditions bound; it returns what ``prediction_type`` says for every frame.
 
 Equations: x_0 and eps from the prediction (see schedule.py); DDIM with eta 0 (Song et al. 2021, Eq. 12):
-x_{t'} = alpha' x_0 + sigma' eps. The last step lands on x_0 itself.
+x_{t'} = alpha' x_0 + sigma' eps. DPM-Solver++(2M) (Lu et al. 2022, Algorithm 2): with lambda = log(alpha / sigma) and
+h = lambda' - lambda, x_{t'} = (sigma' / sigma) x_t + alpha' (1 - e^-h) D, where D = x_0 + h / (2 h_before) (x_0 - x_0
+of the step before). D is x_0 in the first step, where lambda may be -infinity. The last step lands on x_0 itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .schedule import trailing_timesteps
+from .schedule import TRAIN_STEPS, trailing_timesteps
 
 Predict = Callable[[Tensor, Tensor], Tensor]
+SOLVERS = ("ddim", "dpmpp_2m")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Savings:
+    """Speed by choice: what costs less and gives other frames. Each is off by default.
+
+    ``solver``: "ddim", or "dpmpp_2m", which uses the step before too and needs fewer of them.
+    ``guidance_from``, ``guidance_until``: parts 0..1 of the way from noise to picture between which guidance acts; a
+    step outside takes one pass of the network (Kynkäänniemi et al. 2024, "limited interval").
+    ``reuse``: what the last up block reads from below it is worked out in every ``reuse``-th step only, and kept for
+    those between (Ma et al. 2024, "DeepCache"); 1 is every step.
+
+    Raises ``ValueError`` for values out of range.
+    """
+
+    solver: str = "ddim"
+    guidance_from: float = 0.0
+    guidance_until: float = 1.0
+    reuse: int = 1
+
+    def __post_init__(self) -> None:
+        if self.solver not in SOLVERS:
+            raise ValueError(f"unknown solver {self.solver!r}; choose {' or '.join(SOLVERS)}")
+        if not 0.0 <= self.guidance_from < self.guidance_until <= 1.0:
+            raise ValueError(
+                "guidance acts between two parts of the way, 0 <= from < until <= 1, got "
+                f"{self.guidance_from:g} and {self.guidance_until:g}"
+            )
+        if not 1 <= self.reuse <= 100:
+            raise ValueError(f"reuse must be 1 (off) to 100 steps, got {self.reuse}")
+
+    def guides(self, t_N: Tensor) -> bool:
+        """Whether guidance acts at a time-step 999..0; the first step of every sampling stands at part 0."""
+        if self.guidance_from == 0.0 and self.guidance_until == 1.0:  # without a look at what a device computes
+            return True
+        return self.guidance_from <= 1.0 - (int(t_N[0]) + 1) / TRAIN_STEPS < self.guidance_until
+
+
+@dataclass(kw_only=True)
+class DeepFeatures:
+    """What a network's last up block reads from below it. ``entering`` None: to be worked out, and then kept here."""
+
+    entering: Tensor | None = None
+
+
+class Reuse:
+    """The deep features of a window's conditions, worked out every ``every``-th step: to be told of every step."""
+
+    def __init__(self, every: int, conditions: Iterable[str]):
+        self.every, self.steps = every, 0
+        self.kept = {name: DeepFeatures() for name in conditions} if every > 1 else {}
+
+    def step(self) -> Mapping[str, DeepFeatures]:
+        """Of every condition what to hand to the network in the step that begins; nothing where ``every`` is 1."""
+        if self.steps % self.every == 0:
+            for features in self.kept.values():
+                features.entering = None
+        self.steps += 1
+        return self.kept
 
 
 def to_x0(prediction: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor, prediction_type: str) -> Tensor:
@@ -78,29 +141,38 @@ def guided_in_silence(predictions: Mapping[str, Tensor], *, emotion: float, audi
     return out
 
 
-def sample_ddim(
+def sample(
     predict: Predict,
     noise: Tensor,
     alphas_cumprod: Tensor,
     *,
     num_inference_steps: int,
     prediction_type: str,
+    solver: str = "ddim",
     on_step: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """Noise (N, Z, h, w) -> clean latents. ``on_step(i, n)`` is called after every step and may raise to cancel."""
     steps = trailing_timesteps(num_inference_steps)
     table = alphas_cumprod.to(noise.device, torch.float32)
-    x = noise
+    x, h_before = noise, torch.ones(())
+    before: Tensor | None = None
     for index, step in enumerate(steps):
         alpha, sigma = table[step].sqrt(), (1 - table[step]).sqrt()
         timestep = torch.full((x.shape[0],), step, device=x.device)
         x0 = to_x0(predict(x, timestep), x, alpha, sigma, prediction_type)
-        if index + 1 < len(steps):
+        if index + 1 == len(steps):
+            x = x0
+        elif solver == "dpmpp_2m":
+            later = table[steps[index + 1]]
+            ahead = (later / (1 - later)).sqrt().log()
+            h = ahead - (alpha / sigma).log()
+            direction = x0 if before is None else x0 + h / (2 * h_before) * (x0 - before)
+            x = ((1 - later).sqrt() / sigma) * x - later.sqrt() * torch.expm1(-h) * direction
+            before, h_before = x0, h
+        else:
             later = table[steps[index + 1]]
             epsilon = (x - alpha * x0) / sigma
             x = later.sqrt() * x0 + (1 - later).sqrt() * epsilon
-        else:
-            x = x0
         if on_step is not None:
             on_step(index + 1, len(steps))
     return x

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..diffusion.sampler import DeepFeatures
 from ..ops import Build
 from .blocks import Downsample, ResnetBlock, Upsample
 from .config import PortraitUNetConfig
@@ -62,14 +63,14 @@ class DownBlock(nn.Module):
         self.sites = _sites(places, make_site)
         self.downsample = Downsample(width, build) if level + 1 < len(widths) else None
 
-    def forward(self, x: Tensor, emb: Tensor, run: RunSite) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, x: Tensor, emb: Tensor, run: RunSite, *, downsampled: bool = True) -> tuple[Tensor, list[Tensor]]:
         skips = []
         for index, resnet in enumerate(self.resnets):
             x = resnet(x, emb)
             if index < len(self.sites):
                 x = run(self.sites[index], x)
             skips.append(x)
-        if self.downsample is not None:
+        if self.downsample is not None and downsampled:
             x = self.downsample(x)
             skips.append(x)
         return x, skips
@@ -139,16 +140,25 @@ class Backbone(nn.Module):
         self.mid_block = MidBlock(config, make_site, build)
         self.up_blocks = nn.ModuleList(UpBlock(config, level, make_site, build) for level in reversed(levels[first:]))
 
-    def forward(self, x: Tensor, emb: Tensor, run: RunSite, added: Tensor | None = None) -> Tensor:
-        """``added`` (N, C0, H, W): spatial features added after conv_in."""
+    def forward(
+        self, x: Tensor, emb: Tensor, run: RunSite, added: Tensor | None = None, deep: DeepFeatures | None = None
+    ) -> Tensor:
+        """``added`` (N, C0, H, W): spatial features added after conv_in. ``deep`` keeps what the last up block reads
+        from below; what it holds already is not worked out again."""
         x = self.conv_in(x)
         if added is not None:
             x = x + added
         skips = [x]
+        if deep is not None and deep.entering is not None:
+            skips += self.down_blocks[0](x, emb, run, downsampled=False)[1]
+            return self.up_blocks[-1](deep.entering, skips, emb, run)
         for block in self.down_blocks:
             x, more = block(x, emb, run)
             skips.extend(more)
         x = self.mid_block(x, emb, run)
-        for block in self.up_blocks:
+        *below, last = self.up_blocks
+        for block in below:
             x = block(x, skips, emb, run)
-        return x
+        if deep is not None:
+            deep.entering = x
+        return last(x, skips, emb, run)

@@ -27,6 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..diffusion.sampler import DeepFeatures
 from ..diffusion.schedule import alpha_sigma, alphas_cumprod
 from ..experts.mixture import MixtureOfEmotionExperts, Routing
 from ..experts.own import OwnExpert
@@ -239,9 +240,10 @@ class PortraitUNet(nn.Module):
         regions: SpeechRegions | None = None,
         added_NCHW: Tensor | None = None,
         options: dict | None = None,
+        deep: DeepFeatures | None = None,
     ) -> Tensor:
         """``reference`` as ``kept`` holds audio, identity and regions too, which are then not given again. ``t_N`` may
-        be one time-step (1,) for all frames."""
+        be one time-step (1,) for all frames. ``deep`` keeps deep features between steps (``Savings.reuse``)."""
         if x_NZHW.shape[0] % frames:
             raise ValueError(f"{x_NZHW.shape[0]} latents cannot be split into windows of {frames} frames")
         if isinstance(reference, KeptConditions):
@@ -266,6 +268,7 @@ class PortraitUNet(nn.Module):
             regions=regions,
             added_NCHW=added_NCHW,
             options=options,
+            deep=deep,
         )
         if self.anchor_std is None:
             return self._network(x_NZHW, t_N, read)
@@ -306,7 +309,7 @@ class PortraitUNet(nn.Module):
             assert isinstance(site, DenoiserSite)
             return self._site(site, x, read)
 
-        h = self.backbone(x_NZHW, emb, run, read.added_NCHW)
+        h = self.backbone(x_NZHW, emb, run, read.added_NCHW, read.deep)
         return self.conv_out(F.silu(self.conv_norm_out(h)))
 
     def _site(self, site: DenoiserSite, x: Tensor, read: _Read) -> Tensor:
@@ -340,6 +343,7 @@ class _Read:
     regions: SpeechRegions | None
     added_NCHW: Tensor | None
     options: dict | None
+    deep: DeepFeatures | None
 
 
 def _identity(site: DenoiserSite, tokens_1KC: Tensor | None) -> FewTokens | KeyValue | None:

@@ -40,13 +40,13 @@ authors' published code. Raises ``ValueError`` for conditions that do not fit th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from ..audio.projector import window_indices
-from ..diffusion.sampler import frame_noise, guided, sample_ddim
+from ..diffusion.sampler import DeepFeatures, Reuse, Savings, frame_noise, guided, sample
 from ..diffusion.schedule import alphas_cumprod
 from ..emotion.latents import EmotionToLatents, EmotionToLatentsConfig
 from ..emotion.signals import EmotionRows, EmotionSignals
@@ -98,12 +98,17 @@ class HalloSampling:
     What stays over steps and windows is worked out once in either case. ``hallo_exact`` cannot spare all of it: its
     known branch reads the portrait with nobody's tokens too, so two portraits' keys and values are kept for one; and a
     window whose pictures are all above mid-grey sees another portrait, for which everything is worked out anew.
+
+    Speed by choice, with other frames: ``savings``, and ``carry_latents``, which hands the last latents of a window to
+    the next as they are, where Hallo was trained on pictures decoded, clamped and encoded again.
     """
 
     num_inference_steps: int = 40
     guidance: float = 3.5
     hallo_exact: bool = False
     half_reference: bool | None = None
+    savings: Savings = field(default_factory=Savings)
+    carry_latents: bool = False
 
     @property
     def guides(self) -> bool:
@@ -122,6 +127,8 @@ class HalloSampling:
     def __post_init__(self) -> None:
         if not 1 <= self.num_inference_steps <= 1000:
             raise ValueError(f"num_inference_steps must be 1 to 1000, got {self.num_inference_steps}")
+        if self.hallo_exact and self.carry_latents:
+            raise ValueError("hallo_exact hands decoded pictures to the next window; leave it or carry_latents out")
         if not 0.0 <= self.guidance <= 10.0:
             raise ValueError(f"guidance must be between 0 and 10, got {self.guidance:g}")
 
@@ -357,24 +364,31 @@ class HalloSystem(nn.Module):
             emotion = replace(emotion, latents_NMD=felt_FMD, routing=routing)
         known, *unknown = self.branches(portrait, motion_kZhw, audio_FSA.to(like), sampling)
 
-        def denoise(x: Tensor, t: Tensor, conditions: KeptConditions, located_1Dhw: Tensor | None) -> Tensor:
+        savings = sampling.savings
+        reuse = Reuse(savings.reuse, ("full", "conditions"))
+
+        def denoise(
+            x: Tensor, t: Tensor, conditions: KeptConditions, located_1Dhw: Tensor | None, deep: DeepFeatures | None
+        ) -> Tensor:
             given = {"frames": frames, "reference": conditions, "emotion": emotion, "added_NCHW": located_1Dhw}
-            return self.denoiser(x.to(like), t[:1], **given).to(x)  # all frames are at one time-step
+            return self.denoiser(x.to(like), t[:1], **given, deep=deep).to(x)  # all frames are at one time-step
 
         def predict(x: Tensor, t: Tensor) -> Tensor:
-            full = denoise(x, t, known, portrait.located_1Dhw)
-            if not unknown:
+            deep = reuse.step()
+            full = denoise(x, t, known, portrait.located_1Dhw, deep.get("full"))
+            if not unknown or not savings.guides(t):
                 return full
-            without = denoise(x, t, unknown[0], None)
+            without = denoise(x, t, unknown[0], None, deep.get("conditions"))
             return guided({"full": full, "conditions": without}, {"conditions": sampling.guidance})
 
         unet = self.config.unet
-        return sample_ddim(
+        return sample(
             predict,
             noise_FZhw.to(like.device),
             alphas_cumprod(unet.beta_schedule, zero_snr=unet.zero_snr),
             num_inference_steps=sampling.num_inference_steps,
             prediction_type=unet.prediction_type,
+            solver=savings.solver,
             on_step=on_step,
         )
 
@@ -391,23 +405,29 @@ class HalloSystem(nn.Module):
         """Yield (f, 3, H, W) pictures in [-1, 1], a window at a time, ``total`` in all. ``speech`` gives the audio
         tokens (F, S, A) of the frames of a window, whose numbers it is told, and ``emotion`` what is felt in them.
 
-        The next window sees the last k pictures as they were decoded, clamped and encoded again, as Hallo was trained.
+        The next window sees the last k pictures as they were decoded, clamped and encoded again, as Hallo was trained,
+        or with ``carry_latents`` their latents.
         """
         count, k = self.config.window_frames, self.config.unet.motion_frames
         carried: Tensor | None = None
+        held_kZhw: Tensor | None = None
         for start in range(0, total, count):
             # the last window is filled up with the recording's end, so that the network always sees a whole window
             wanted = torch.arange(start, start + count).clamp_max(total - 1)
             channels, height, width = portrait.latent_1Zhw.shape[1:]
             noise = make_noise(start, (count, channels, height, width))
-            seen, motion = self._latents(portrait, carried, sampling.hallo_exact)
+            if sampling.carry_latents:
+                seen, motion = portrait, held_kZhw
+            else:
+                seen, motion = self._latents(portrait, carried, sampling.hallo_exact)
             if seen.kept is None or not seen.kept.serves(count, sampling):
                 seen = replace(seen, kept=self.kept(seen, count, sampling))
             if seen.latent_1Zhw is portrait.latent_1Zhw:  # not stretched, which a later window need not be
                 portrait = seen
             latents = self.sample_window(seen, motion, speech(wanted), noise, sampling, emotion(wanted))
             latents = latents[: total - start].to(portrait.latent_1Zhw)  # what nobody will see is not decoded
-            carried = self.autoencoder.decode(latents[-k:]).clamp(-1, 1)  # first what the next window waits for
+            held_kZhw = latents[-k:]
+            carried = self.autoencoder.decode(held_kZhw).clamp(-1, 1)  # first what the next window waits for
             before = latents[:-k].split(DECODED_TOGETHER) if len(latents) > k else ()
             yield torch.cat([*(self.autoencoder.decode(some).clamp(-1, 1) for some in before), carried])
 

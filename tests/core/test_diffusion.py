@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from moee_core.diffusion.sampler import frame_noise, guided, guided_in_silence, sample_ddim, spoken_passes, to_x0
+from moee_core.diffusion.sampler import frame_noise, guided, guided_in_silence, sample, spoken_passes, to_x0
 from moee_core.diffusion.schedule import alphas_cumprod, trailing_timesteps
 
 SHAPE = (4, 16, 16)
@@ -109,7 +109,7 @@ def test_sampling_is_ddim(kind: str, zero_snr: bool, prediction_type: str, steps
     x = noise
     for step in scheduler.timesteps:
         x = scheduler.step(toy(x, step.expand(2)), step, x, eta=0.0).prev_sample
-    found = sample_ddim(
+    found = sample(
         toy,
         noise,
         alphas_cumprod(kind, zero_snr=zero_snr),
@@ -127,7 +127,7 @@ def test_a_network_that_knows_the_answer_is_believed_whatever_the_noise(steps: i
         alpha, sigma = table[t[0]].sqrt(), (1 - table[t[0]]).sqrt()
         return (alpha * x - clean) / sigma
 
-    found = sample_ddim(knows, torch.randn(2, *SHAPE), table, num_inference_steps=steps, prediction_type="v_prediction")
+    found = sample(knows, torch.randn(2, *SHAPE), table, num_inference_steps=steps, prediction_type="v_prediction")
     torch.testing.assert_close(found, clean, rtol=0, atol=1e-4)
 
 
@@ -141,10 +141,10 @@ def test_progress_counts_every_step_and_can_stop_the_loop():
 
     settings: dict[str, Any] = {"num_inference_steps": 4, "prediction_type": "v_prediction"}
     with pytest.raises(KeyboardInterrupt):
-        sample_ddim(toy, torch.randn(1, *SHAPE), alphas_cumprod(), on_step=stop_at_two, **settings)
+        sample(toy, torch.randn(1, *SHAPE), alphas_cumprod(), on_step=stop_at_two, **settings)
     assert seen == [(1, 4), (2, 4)]
     seen.clear()
-    sample_ddim(toy, torch.randn(1, *SHAPE), alphas_cumprod(), on_step=lambda i, n: seen.append((i, n)), **settings)
+    sample(toy, torch.randn(1, *SHAPE), alphas_cumprod(), on_step=lambda i, n: seen.append((i, n)), **settings)
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 

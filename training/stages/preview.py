@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from moee_core.diffusion.sampler import sample_ddim
+from moee_core.diffusion.sampler import sample
 from training.config import DiffusionStage
 from training.stages.diffusion import DiffusionTask, ReferenceChoice, signals
 
@@ -34,7 +34,7 @@ def write_preview(task: DiffusionTask, settings: DiffusionStage, path: Path, *, 
     def predict(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         return system.denoiser(x, t, frames=window, reference=reference, audio_NSA=audio, emotion=emotion)
 
-    made = sample_ddim(
+    made = sample(
         predict, batch.noise, task.table, num_inference_steps=STEPS, prediction_type=system.config.unet.prediction_type
     )
     frames = np.linspace(0, window - 1, SHOWN).round().astype(int)
