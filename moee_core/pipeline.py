@@ -145,15 +145,16 @@ def _sample_window(
     silent = torch.zeros_like(tokens_FSA)
     conditions = {"full": (tokens_FSA, emotion), "without_audio": (silent, emotion), "negative": (silent, None)}
     savings, emotional, spoken = settings.savings, settings.emotion_guidance, settings.audio_guidance
-    reuse = Reuse(savings.reuse, conditions)
+    reuse = Reuse(savings.reuse)
 
     def predict(x: Tensor, t: Tensor) -> Tensor:
         emotion_scale, audio_scale = (emotional, spoken) if savings.guides(t) else (1.0, 1.0)
-        predictions, deep = {}, reuse.step()
+        predictions = {}
+        reuse.begin()
         for name in spoken_passes(emotion_scale, audio_scale):
             audio, context = conditions[name]
             predictions[name] = system.denoiser(
-                x, t, frames=frames, reference=reference, audio_NSA=audio, emotion=context, deep=deep.get(name)
+                x, t, frames=frames, reference=reference, audio_NSA=audio, emotion=context, deep=reuse.of(name)
             )
         return guided_in_silence(predictions, emotion=emotion_scale, audio=audio_scale)
 

@@ -141,7 +141,7 @@ def make_person(split: str, number: int, utterances: list[Utterance], *, large: 
     out["intensity_label"] = np.array(label)
     out["intensity_target"] = world.emotion_action_units(world.vector({label: 1.0})[None])[0] * identity.expressiveness
     taken = {str(out[f"{condition}_label"]) for condition in CONDITIONS}
-    return out | sources_of(split, number, utterances, taken)
+    return out | sources_of(split, number, utterances, taken, pose)
 
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray], *, add: bool = False) -> None:

@@ -42,11 +42,13 @@ STRANGER = 1000
 """Whoever shows the reference is person number + this."""
 
 
-def sources_of(split: str, number: int, utterances: list[Utterance], taken: set[str]) -> dict[str, np.ndarray]:
-    """Everything named above; ``taken`` are the labels of the person's clips."""
+def sources_of(
+    split: str, number: int, utterances: list[Utterance], taken: set[str], pose: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Everything named above; ``taken`` are the labels of the person's clips, ``pose`` (5,) is how they hold their head
+    in every picture: the readers are calibrated at it, and misread true renders at another one."""
     rng = split_rng(split, number, purpose=PURPOSE)
     identity = person(split, number)
-    pose = world.reference_pose(rng)
     free = [label for label in LABEL_ORDER[1:] if label not in taken]
     other = world.vector({str(rng.choice(free)): float(rng.uniform(0.7, 1.1))})
     opening = float(rng.choice([0.0, 0.3]))

@@ -11,7 +11,7 @@ of the step before). D is x_0 in the first step, where lambda may be -infinity. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -52,9 +52,13 @@ class Savings:
         if not 1 <= self.reuse <= 100:
             raise ValueError(f"reuse must be 1 (off) to 100 steps, got {self.reuse}")
 
+    @property
+    def guides_always(self) -> bool:
+        return self.guidance_from == 0.0 and self.guidance_until == 1.0
+
     def guides(self, t_N: Tensor) -> bool:
         """Whether guidance acts at a time-step 999..0; the first step of every sampling stands at part 0."""
-        if self.guidance_from == 0.0 and self.guidance_until == 1.0:  # without a look at what a device computes
+        if self.guides_always:  # without a look at what a device computes
             return True
         return self.guidance_from <= 1.0 - (int(t_N[0]) + 1) / TRAIN_STEPS < self.guidance_until
 
@@ -69,17 +73,19 @@ class DeepFeatures:
 class Reuse:
     """The deep features of a window's conditions, worked out every ``every``-th step: to be told of every step."""
 
-    def __init__(self, every: int, conditions: Iterable[str]):
+    def __init__(self, every: int):
         self.every, self.steps = every, 0
-        self.kept = {name: DeepFeatures() for name in conditions} if every > 1 else {}
+        self.kept: dict[Hashable, DeepFeatures] = {}
 
-    def step(self) -> Mapping[str, DeepFeatures]:
-        """Of every condition what to hand to the network in the step that begins; nothing where ``every`` is 1."""
+    def begin(self) -> None:
+        """A step begins."""
         if self.steps % self.every == 0:
-            for features in self.kept.values():
-                features.entering = None
+            self.kept = {}
         self.steps += 1
-        return self.kept
+
+    def of(self, condition: Hashable) -> DeepFeatures | None:
+        """What to hand to the network for a condition in this step; None where every step works it out."""
+        return None if self.every == 1 else self.kept.setdefault(condition, DeepFeatures())
 
 
 def to_x0(prediction: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor, prediction_type: str) -> Tensor:

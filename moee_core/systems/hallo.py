@@ -365,7 +365,7 @@ class HalloSystem(nn.Module):
         known, *unknown = self.branches(portrait, motion_kZhw, audio_FSA.to(like), sampling)
 
         savings = sampling.savings
-        reuse = Reuse(savings.reuse, ("full", "conditions"))
+        reuse = Reuse(savings.reuse)
 
         def denoise(
             x: Tensor, t: Tensor, conditions: KeptConditions, located_1Dhw: Tensor | None, deep: DeepFeatures | None
@@ -374,11 +374,11 @@ class HalloSystem(nn.Module):
             return self.denoiser(x.to(like), t[:1], **given, deep=deep).to(x)  # all frames are at one time-step
 
         def predict(x: Tensor, t: Tensor) -> Tensor:
-            deep = reuse.step()
-            full = denoise(x, t, known, portrait.located_1Dhw, deep.get("full"))
+            reuse.begin()
+            full = denoise(x, t, known, portrait.located_1Dhw, reuse.of("full"))
             if not unknown or not savings.guides(t):
                 return full
-            without = denoise(x, t, unknown[0], None, deep.get("conditions"))
+            without = denoise(x, t, unknown[0], None, reuse.of("conditions"))
             return guided({"full": full, "conditions": without}, {"conditions": sampling.guidance})
 
         unet = self.config.unet

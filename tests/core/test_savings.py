@@ -126,22 +126,29 @@ def test_guidance_nowhere_is_none_and_everywhere_is_all():
 
 
 def test_deep_features_are_worked_out_every_nth_step():
-    reuse = Reuse(3, ("full", "negative"))
+    reuse = Reuse(3)
     for step in range(7):
-        kept = reuse.step()
-        assert all((features.entering is None) == (step % 3 == 0) for features in kept.values())
-        for features in kept.values():
+        reuse.begin()
+        for condition in ("full", ("negative", 4)):
+            features = reuse.of(condition)
+            assert features is not None
+            assert (features.entering is None) == (step % 3 == 0)
+            assert reuse.of(condition) is features
             features.entering = torch.zeros(1)
-    assert Reuse(1, ("full",)).step() == {}
+    assert Reuse(1).of("full") is None
 
 
 def test_a_condition_left_out_for_a_while_finds_nothing_old():
-    reuse = Reuse(2, ("full", "negative"))
-    kept = reuse.step()
-    for features in kept.values():
-        features.entering = torch.zeros(1)
-    reuse.step()
-    assert reuse.step()["negative"].entering is None, "worked out two steps ago, and not since"
+    reuse = Reuse(2)
+    reuse.begin()
+    first = reuse.of("negative")
+    assert first is not None
+    first.entering = torch.zeros(1)
+    reuse.begin()
+    reuse.begin()
+    again = reuse.of("negative")
+    assert again is not None
+    assert again.entering is None, "worked out two steps ago, and not since"
 
 
 @pytest.mark.parametrize(("reuse", "deep"), [(1, 6), (2, 3), (3, 2), (6, 1), (50, 1)])
