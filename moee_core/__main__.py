@@ -132,7 +132,7 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--emotion-guidance", type=float, help="above 1 exaggerates the emotion (default: the model's)")
     parser.add_argument("--audio-guidance", type=float, help="above 1 opens the mouth wider (default: the model's)")
     parser.add_argument("--noise-sharing", type=float, help="noise common to all frames, 0 to 1 (default: the model's)")
-    faster = parser.add_argument_group("faster, with other frames (README, what each costs)")
+    faster = parser.add_argument_group("faster, with other frames")
     faster.add_argument("--solver", choices=SOLVERS, default="ddim", help="dpmpp_2m needs fewer steps than ddim")
     faster.add_argument(
         "--guidance-between",
