@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from .systems.moee import MoEESystem
 
 MAX_MESSAGE = 300
-SOLVERS = ("ddim", "dpmpp_2m")  # diffusion.sampler's, which is not imported for a --help
 SHEET_FRAMES = 24
 EMBEDDED = Path(__file__).parent / "assets" / "embedded.safetensors"
 
@@ -132,8 +131,8 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--emotion-guidance", type=float, help="above 1 exaggerates the emotion (default: the model's)")
     parser.add_argument("--audio-guidance", type=float, help="above 1 opens the mouth wider (default: the model's)")
     parser.add_argument("--noise-sharing", type=float, help="noise common to all frames, 0 to 1 (default: the model's)")
-    faster = parser.add_argument_group("faster, with other frames")
-    faster.add_argument("--solver", choices=SOLVERS, default="ddim", help="dpmpp_2m needs fewer steps than ddim")
+    faster = parser.add_argument_group("faster", "all but --compile change the frames")
+    faster.add_argument("--solver", default="ddim", help="ddim (default), or dpmpp_2m, which needs fewer steps")
     faster.add_argument(
         "--guidance-between",
         nargs=2,

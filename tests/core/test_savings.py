@@ -305,6 +305,8 @@ def test_the_command_line_names_what_is_out_of_range(
     given = [*map(str, animate_arguments(media, tiny_checkpoint, tmp_path / "out.mp4"))]
     assert main([*given, "--guidance-between", "0.8", "0.2"]) == 2
     assert "0 <= from < until <= 1, got 0.8 and 0.2" in capsys.readouterr().err
+    assert main([*given, "--solver", "euler"]) == 2
+    assert "unknown solver 'euler'; choose ddim or dpmpp_2m" in capsys.readouterr().err
     assert main([*given, "--reuse", "0"]) == 2
     assert "reuse must be 1 (off)" in capsys.readouterr().err
 
