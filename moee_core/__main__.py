@@ -142,7 +142,9 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
         help="parts of the way from noise to picture where guidance acts (default: 0 1, all of it)",
     )
     faster.add_argument("--reuse", type=int, default=1, metavar="N", help="work out deep features every Nth step only")
-    faster.add_argument("--compile", action="store_true", help="torch.compile the denoiser, which takes a while at first")
+    faster.add_argument(
+        "--compile", action="store_true", help="torch.compile the denoiser, which takes a while at first"
+    )
 
 
 def _settings(options: argparse.Namespace, recommended: dict[str, float]) -> SamplingSettings:

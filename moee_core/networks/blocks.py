@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops import Build, added, in_pieces
+from ..ops import Build, added, in_pieces, laid_out
 
 
 def sinusoidal_embedding(positions: Tensor, width: int, max_period: float = 10000.0) -> Tensor:
@@ -60,12 +60,12 @@ class ResnetBlock(nn.Module):
         self.conv_shortcut = build.conv(inputs, outputs, kernel=1) if inputs != outputs else None
 
     def forward(self, x_NCHW: Tensor, emb_NE: Tensor | None = None) -> Tensor:
-        h = self.conv1(silu(self.norm1(x_NCHW)))
+        h = self.conv1(laid_out(silu(self.norm1(x_NCHW))))
         if self.time_emb_proj is not None:
             if emb_NE is None:
                 raise ValueError("this residual block reads a time embedding, none was given; give emb_NE")
             h = h + self.time_emb_proj(F.silu(emb_NE))[:, :, None, None]
-        h = self.conv2(silu(self.norm2(h)))
+        h = self.conv2(laid_out(silu(self.norm2(h))))
         return added(x_NCHW if self.conv_shortcut is None else self.conv_shortcut(x_NCHW), h)
 
 
@@ -149,11 +149,13 @@ class CrossAttention(nn.Module):
         def by_place(x: Tensor) -> Tensor:
             return x.transpose(1, 2).flatten(0, 1)  # (B*T, F, D)
 
-        queries, keys, values = self.to_q(x_BFTC[:, dropped:]), self.to_k(x_BFTC), self.to_v(x_BFTC)
+        # behind each other before the layer, not in it: it takes a slice of one clip for many products of a frame each
+        queries = self.to_q(x_BFTC[:, dropped:].flatten(0, 1)).unflatten(0, (batch, -1))
+        keys, values = self.to_k(x_BFTC), self.to_v(x_BFTC)
         out = self.attention(
             by_place(queries), by_place(keys), by_place(values), self.heads, transformer_options=options or {}
         )
-        return self.to_out[0](out).unflatten(0, (batch, places)).transpose(1, 2)
+        return self.to_out[0](out.unflatten(0, (batch, places)).transpose(1, 2))
 
     def kept(self, context_RSC: Tensor, rows_N: Tensor | None = None) -> KeyValue:
         """Keys and values of a context that stays."""
@@ -290,7 +292,7 @@ class Downsample(nn.Module):
         self.conv = build.conv(width, width, stride=2)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        return self.conv(x_NCHW)
+        return self.conv(laid_out(x_NCHW))
 
 
 class Upsample(nn.Module):
@@ -301,4 +303,4 @@ class Upsample(nn.Module):
         self.conv = build.conv(width, width)
 
     def forward(self, x_NCHW: Tensor, size: tuple[int, int]) -> Tensor:
-        return self.conv(F.interpolate(x_NCHW, size=size, mode="nearest"))
+        return self.conv(laid_out(F.interpolate(x_NCHW, size=size, mode="nearest")))

@@ -328,7 +328,8 @@ class PortraitUNet(nn.Module):
                 tokens = expert(site.number, tokens, strength, options)
         x = tokens.transpose(1, 2).reshape(n, c, height, width)
         if masked:
-            x = x.contiguous()  # a silent expert must not choose, by the layout it leaves behind, which kernels follow
+            # a silent expert must not choose, by the layout it leaves behind, which kernels follow
+            x = x.contiguous(memory_format=torch.channels_last)
         return site.motion(x, given.motion, read.frames, options)
 
 
