@@ -121,10 +121,15 @@ def _from_layers(given: Any, frames: int) -> AudioFeatures:
 
 
 def references(
-    encoders: HalloEncoders, portrait: PortraitCondition, frames: int, motion_kZhw: Tensor | None
+    encoders: HalloEncoders,
+    portrait: PortraitCondition,
+    frames: int,
+    motion_kZhw: Tensor | None,
+    carry_latents: bool = False,
 ) -> tuple[PersonRead, PersonRead]:
     """What the denoiser reads of the person, and of nobody. ``motion_kZhw``: the host's latents of the last frames
-    before; None is the portrait. Frames are carried over as they look, decoded and encoded, as the base was trained."""
+    before; None is the portrait. Frames are carried over as they look, decoded and encoded, as the base was trained;
+    with ``carry_latents`` as they are."""
     if not isinstance(portrait, BasePortrait):
         raise ValueError(
             "this portrait was read by another kind of model; connect the encoders of this one to Encode Portrait"
@@ -133,7 +138,8 @@ def references(
     carried = encoders.config.unet.motion_frames
     motion = person.latent_1Zhw.expand(carried, -1, -1, -1)
     if motion_kZhw is not None:
-        motion = vae.encode(vae.decode(motion_kZhw)[..., :3]).float().cpu() * encoders.config.autoencoder.scaling
+        seen = motion_kZhw if carry_latents else vae.encode(vae.decode(motion_kZhw)[..., :3])
+        motion = seen.float().cpu() * encoders.config.autoencoder.scaling
 
     def run(net: Any, device: Any) -> tuple[PersonRead, PersonRead]:
         known, unknown = net.references(_moved(person, device), motion.to(device), frames)

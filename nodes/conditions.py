@@ -144,11 +144,11 @@ def emotion_latents(encoders: AnyEncoders, rows: EmotionRows) -> tuple[Tensor, T
 
 
 def _references(
-    encoders: AnyEncoders, portrait: PortraitCondition, frames: int, motion_kZhw: Tensor | None
+    encoders: AnyEncoders, portrait: PortraitCondition, frames: int, motion_kZhw: Tensor | None, carry_latents: bool
 ) -> tuple[ReferenceFeatures | PersonRead, ReferenceFeatures | PersonRead]:
     """What is read of the person, with speech and without. Only a Hallo base makes a difference."""
     if isinstance(encoders, HalloEncoders):
-        return base.references(encoders, portrait, frames, motion_kZhw)
+        return base.references(encoders, portrait, frames, motion_kZhw, carry_latents)
     count = encoders.config.unet.motion_frames
     motion = portrait.latent.expand(count, -1, -1, -1) if motion_kZhw is None else motion_kZhw
     reference = ReferenceFeatures(
@@ -164,11 +164,13 @@ def conditioning(
     emotion: EmotionTrack,
     frames: Tensor,
     motion_kZhw: Tensor | None = None,
+    *,
+    carry_latents: bool = False,
 ) -> dict[str, list]:
     """CONDITIONING for the given frame numbers: ``full``, the same ``without_audio``, and without audio and emotion
     (``negative``). ``motion_kZhw``: the last frames before them; None repeats the portrait. A Hallo base without audio
-    does not know the person either, as its guidance was made."""
-    person, silent_person = _references(encoders, portrait, len(frames), motion_kZhw)
+    does not know the person either, as its guidance was made. ``carry_latents`` is for a base: others always do."""
+    person, silent_person = _references(encoders, portrait, len(frames), motion_kZhw, carry_latents)
     tokens = audio_tokens(encoders, speech, frames)
     rows = emotion.rows.take(frames.numpy())
     latents, shares = emotion_latents(encoders, rows)

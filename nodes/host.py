@@ -29,18 +29,20 @@ import torch
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor, nn
 
+from ..moee_core.diffusion.sampler import Reuse
 from ..moee_core.errors import CheckpointError
 from ..moee_core.experts.file import ExpertFile, check_fits, load_expert
 from ..moee_core.experts.mixture import Routing
 from ..moee_core.experts.own import called, from_file
 from ..moee_core.jobs import fingerprint
 from ..moee_core.networks.config import PortraitUNetConfig
-from ..moee_core.networks.portrait_unet import EmotionContext, PortraitUNet
+from ..moee_core.networks.portrait_unet import EmotionContext, KeptConditions, PortraitUNet
 from ..moee_core.networks.reference_net import ReferenceFeatures
 from ..moee_core.ops import Build
 from ..moee_core.weights.checkpoint import state_hash
 from ..moee_core.weights.emo_talker import EMBEDDED as EMBEDDED_EMOTALKER
 from ..moee_core.weights.hub_folder import holds
+from .kept import KEPT, Run, keep_over_runs
 from .sockets import PersonRead
 
 FOLDER = "moee"
@@ -149,6 +151,8 @@ def add_expert(model: Any, path: str, strength: float) -> Any:
 
 OWN = "moee_own_experts"
 """In the transformer options: @name -> (patcher, what it is by content)."""
+DEEP = "moee_deep"
+"""In the transformer options: the ``Reuse`` of a window, whose deep features the denoiser keeps between steps."""
 OWN_CONDITION = "moee_own_"
 """Begins the names of conditions that say how strong an expert of one's own is in every frame."""
 
@@ -245,30 +249,51 @@ class Denoiser(PortraitUNet):
         loaded = {name: patcher.model for name, (patcher, _) in options.get(OWN, {}).items()}
         asked = {key[len(OWN_CONDITION) :]: value for key, value in others.items() if key.startswith(OWN_CONDITION)}
         branches = len(options.get("cond_or_uncond", [0]))
-        given: ReferenceFeatures | PersonRead = moee_reference[0]
-        more: dict[str, Any] = {}
-        if isinstance(given, PersonRead):  # one person in all branches of a call: see Shared.can_concat
-            located = given.located_1Dhw
-            more = {
-                "identity_BKC": given.identity_1KC.to(x).expand(branches, -1, -1),
-                "regions": given.regions.to(x.device).frames(x.shape[0]),
-                "added_NCHW": None if located is None else located.to(x).expand(x.shape[0], -1, -1, -1),
-            }
-            given = given.features
-        reference: ReferenceFeatures = _to(given, x).batched(branches)
+        given: ReferenceFeatures | PersonRead = moee_reference[0]  # one in all branches of a call: Shared.can_concat
+        run: Run = options.get(KEPT) or Run(steady=False)
+        how = (branches, x.shape, x.dtype, x.device)
+        if isinstance(given, PersonRead):
+            more = self._person(given, moee_audio.to(x), branches, x, run)
+        else:
+            reference = run.of(given, how, lambda: _to(given, x).batched(branches))
+            more = {"reference": reference, "audio_NSA": moee_audio.to(x)}
         routing = Routing.of(moee_shares.float().cpu()).to(x.device)
+        reuse: Reuse | None = options.get(DEEP)
+        together = (tuple(options.get("cond_or_uncond", ())), x.shape)  # whose passes run in this call, as in the last
         return super().forward(
             x,
             timesteps,
             frames=x.shape[0] // branches,
-            reference=reference,
-            audio_NSA=moee_audio.to(x),
             emotion=EmotionContext(
                 latents_NMD=moee_emotion.to(x), routing=routing, own=tuple(called(loaded, asked, x.device))
             ),
             options=options,
+            deep=None if reuse is None else reuse.of(together),
             **more,
         )
+
+    def _person(self, given: PersonRead, audio_NSA: Tensor, branches: int, x: Tensor, run: Run) -> dict[str, Any]:
+        """What is read of a person, and of what is said, in the branches of a call: in a steady run as the layers made
+        of it the first time."""
+        located = given.located_1Dhw
+        added = None if located is None else located.to(x).expand(x.shape[0], -1, -1, -1)
+        how = (branches, x.shape, x.dtype, x.device)
+        features = run.of(given.features, how, lambda: _to(given.features, x))
+        if not run.steady:
+            return {
+                "reference": features.batched(branches),
+                "audio_NSA": audio_NSA,
+                "identity_BKC": given.identity_1KC.to(x).expand(branches, -1, -1),
+                "regions": given.regions.to(x.device).frames(x.shape[0]),
+                "added_NCHW": added,
+            }
+
+        def made() -> KeptConditions:
+            portrait = self.kept_portrait(features, given.identity_1KC.to(x), given.regions.to(x.device))
+            heard = None if located is None else audio_NSA  # who knows nobody hears nothing: see conditions.py
+            return self.kept(portrait, features.batched(branches), heard)
+
+        return {"reference": run.of(given, how, made), "added_NCHW": added}
 
 
 def moved(reference: ReferenceFeatures, device: torch.device) -> ReferenceFeatures:
@@ -311,6 +336,8 @@ class NativeModel(comfy.model_base.BaseModel):
         device = given["device"]
         own = [name for name in given if name.startswith(OWN_CONDITION)]
         out = {name: comfy.conds.CONDRegular(given[name].to(device)) for name in (*PER_FRAME, *own)}
+        # which experts run must be known where the layers are called from, without waiting for the device
+        out["moee_shares"] = comfy.conds.CONDRegular(given["moee_shares"].cpu())
         return {**out, "moee_reference": Shared(given["moee_reference"])}
 
 
@@ -387,6 +414,7 @@ def native_model(
     native.diffusion_model.load_state_dict(cast(state, dtype), strict=True, assign=dynamic)
     # kept by clones: which weights a job was sampled with
     patcher.model_options[CHECKPOINT] = content or state_hash(state)
+    keep_over_runs(patcher)
     return patcher
 
 

@@ -15,6 +15,7 @@ import latent_preview
 import torch
 from comfy_api.latest import io
 
+from ..moee_core.diffusion.sampler import Savings
 from ..moee_core.emotion.source import EmotionSource, as_source
 from ..moee_core.emotion.timeline import parse_emotion
 from ..moee_core.jobs import Job, bytes_needed, known_speed, prune, spoken_time
@@ -96,6 +97,29 @@ class Sampler(io.ComfyNode):
                 max=0.95,
                 step=0.05,
                 tooltip="Part of the noise that all frames have in common: more is calmer.",
+            ),
+            io.Float.Input(
+                "guidance_from",
+                default=0.0,
+                min=0.0,
+                max=1.0,
+                step=0.05,
+                tooltip="Guidance acts from this part of the way from noise to picture; outside it is off.",
+            ),
+            io.Float.Input(
+                "guidance_until", default=1.0, min=0.0, max=1.0, step=0.05, tooltip="Up to this part of the way."
+            ),
+            io.Int.Input(
+                "reuse",
+                default=1,
+                min=1,
+                max=100,
+                tooltip="Work out deep features every so many evaluations only: faster and coarser. 1 is off.",
+            ),
+            io.Boolean.Input(
+                "carry_latents",
+                default=False,
+                tooltip="A Hallo base: hand the last latents to the next window as they are, not decoded and encoded.",
             ),
         ]
         return io.Schema(
@@ -233,6 +257,12 @@ def _settings(encoders: AnyEncoders, sampling: dict, seed: int) -> Settings:
         emotion_guidance=float(custom.get("emotion_guidance", best["emotion_guidance"])),
         audio_guidance=float(custom.get("audio_guidance", best["audio_guidance"])),
         noise_sharing=float(custom.get("noise_sharing", best["noise_sharing"])),
+        savings=Savings(
+            guidance_from=float(custom.get("guidance_from", 0.0)),
+            guidance_until=float(custom.get("guidance_until", 1.0)),
+            reuse=int(custom.get("reuse", 1)),
+        ),
+        carry_latents=bool(custom.get("carry_latents", False)),
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import comfy.model_management as mm
@@ -17,11 +17,13 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from ..moee_core.diffusion.sampler import frame_noise, guided_in_silence, spoken_passes
+from ..moee_core.diffusion.sampler import Reuse, Savings, frame_noise, guided_in_silence, spoken_passes
 from ..moee_core.jobs import Job, fingerprint, keep_speed
 from .conditions import conditioning
-from .host import CHECKPOINT, own_experts
+from .host import CHECKPOINT, DEEP, own_experts
 from .sockets import AnyEncoders, EmotionTrack, PortraitCondition, SpeechFeatures
+
+NO_SAVINGS = Savings()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,8 @@ class Settings:
     emotion_guidance: float
     audio_guidance: float
     noise_sharing: float
+    savings: Savings = field(default_factory=Savings)
+    carry_latents: bool = False
 
     @property
     def branches(self) -> int:
@@ -43,20 +47,36 @@ class Settings:
 
 
 class ConditionGuider(comfy.samplers.CFGGuider):
-    """Guidance with a scale per condition (``guided_in_silence``); a scale of 1 costs nothing."""
+    """Guidance with a scale per condition (``guided_in_silence``); a scale of 1 costs nothing. Made anew for every
+    window."""
 
-    def set_conditions(self, conditions: dict[str, list], *, emotion: float, audio: float) -> None:
-        self.emotion, self.audio = emotion, audio
+    def set_conditions(
+        self, conditions: dict[str, list], *, emotion: float, audio: float, savings: Savings = NO_SAVINGS
+    ) -> None:
+        self.emotion, self.audio, self.savings = emotion, audio, savings
+        self.reuse = Reuse(savings.reuse)
         self.passes = spoken_passes(emotion, audio)
         self.inner_set_conds({"positive" if name == "full" else name: conditions[name] for name in self.passes})
 
     def predict_noise(
         self, x: Tensor, timestep: Tensor, model_options: dict | None = None, seed: int | None = None
     ) -> Tensor:
-        conds = [self.conds["positive" if name == "full" else name] for name in self.passes]
-        out = comfy.samplers.calc_cond_batch(self.inner_model, conds, x, timestep, model_options or {})
-        found = dict(zip(self.passes, out, strict=True))
-        return guided_in_silence(found, emotion=self.emotion, audio=self.audio)
+        passes, scales = self.passes, {"emotion": self.emotion, "audio": self.audio}
+        if not self.savings.guides(self._time(timestep)):
+            passes, scales = ("full",), {"emotion": 1.0, "audio": 1.0}
+        conds = [self.conds["positive" if name == "full" else name] for name in passes]
+        options = dict(model_options or {})
+        self.reuse.begin()
+        if self.savings.reuse > 1:
+            options["transformer_options"] = {**options.get("transformer_options", {}), DEEP: self.reuse}
+        out = comfy.samplers.calc_cond_batch(self.inner_model, conds, x, timestep, options)
+        return guided_in_silence(dict(zip(passes, out, strict=True)), **scales)
+
+    def _time(self, sigma_N: Tensor) -> Tensor:
+        """(1,) the time-step 0..999 of the host's sigmas; not looked up where nobody asks."""
+        if self.savings.guides_always:
+            return sigma_N[:1]
+        return self.inner_model.model_sampling.timestep(sigma_N[:1])
 
 
 def job_key(
@@ -119,9 +139,13 @@ def sample_clip(
         # the last window is filled up with the recording's end, so that the network always sees a whole window
         frames = torch.arange(start, start + window).clamp_max(total - 1)
         motion = job.last(unet.motion_frames) if start else None
-        conditions = conditioning(encoders, portrait, speech, emotion, frames, motion)
+        conditions = conditioning(
+            encoders, portrait, speech, emotion, frames, motion, carry_latents=settings.carry_latents
+        )
         guider = ConditionGuider(model)
-        guider.set_conditions(conditions, emotion=settings.emotion_guidance, audio=settings.audio_guidance)
+        guider.set_conditions(
+            conditions, emotion=settings.emotion_guidance, audio=settings.audio_guidance, savings=settings.savings
+        )
         noise = frame_noise(settings.seed, start, window, shape, settings.noise_sharing)
         steps = len(sigmas) - 1
 
@@ -138,5 +162,7 @@ def sample_clip(
             seed=settings.seed,
         )
         job.add(latents[: min(window, total - start)])
+        if settings.savings != NO_SAVINGS:
+            continue  # some of its passes are left out or shorter: no measure for others
         # the last window of a job is the one that loading weights and warming up cost least
         keep_speed(job.folder.parent, machine(model), (time.monotonic() - began) / (steps * settings.branches))

@@ -118,6 +118,55 @@ def object_info(classes: dict[str, Any], _base: Path, path: str) -> dict[str, An
     return {"nodes": len(table)}
 
 
+def savings(classes: dict[str, Any], _base: Path) -> dict[str, Any]:
+    """Speed by choice in the sampler node: whose passes go through the whole network, and what comes of it."""
+    import torch
+
+    model, encoders, vae = call(classes, "MoEELoadModel", checkpoint=EMBEDDED, weight_dtype="default")
+    image, *_ = call(classes, "MoEESamples", portrait="mira", recording="hello")
+    sound = {
+        "waveform": torch.randn(1, 1, 12000, generator=torch.Generator().manual_seed(0)) * 0.05,
+        "sample_rate": 16000,
+    }
+    classes["MoEESampler"].hidden = type("Hidden", (), {"unique_id": "1"})
+    backbone = model.model.diffusion_model.backbone
+    window = encoders.config.window_frames
+    rows = {"whole": 0, "last block": 0}
+
+    def count(what: str) -> Any:
+        def hook(_module: Any, given: tuple) -> None:
+            rows[what] += len(given[0])
+
+        return hook
+
+    backbone.mid_block.register_forward_pre_hook(count("whole"))
+    backbone.up_blocks[-1].register_forward_pre_hook(count("last block"))
+    custom = {"sampling": "custom", "steps": 4, "sampler_name": "euler", "scheduler": "simple", "noise_sharing": 0.2}
+    custom |= {"emotion_guidance": 1.3, "audio_guidance": 1.5}
+    arms = {
+        "off": {},
+        "until 0.5": {"guidance_until": 0.5},
+        "from 0.5": {"guidance_from": 0.5},
+        "reuse": {"reuse": 2},
+        "both": {"reuse": 2, "guidance_until": 0.5},
+        "carry": {"carry_latents": True},
+    }
+    made, passes = {}, {}
+    for name, more in arms.items():
+        rows.update({"whole": 0, "last block": 0})
+        given = {"model": model, "encoders": encoders, "portrait": image, "vae": vae, "speech": sound, "seed": 3}
+        made[name] = call(classes, "MoEESampler", **given, emotion="happy", sampling={**custom, **more})[0]["samples"]
+        windows = -(-len(made[name]) // window)
+        passes[name] = [count / window / windows for count in rows.values()]
+    off = made["off"]
+    return {
+        "frames": len(off),
+        "passes": passes,
+        "finite": all(bool(torch.isfinite(one).all()) for one in made.values()),
+        "away": {name: float((one - off).abs().mean() / off.std()) for name, one in made.items()},
+    }
+
+
 def clip(classes: dict[str, Any], _base: Path, seconds: str, portrait: str = "mira", seed: str = "0") -> dict[str, Any]:
     """Sample the demo recording, cut or repeated to ``seconds``; peak anonymous memory over the loaded state."""
     import torch
@@ -403,6 +452,7 @@ def main() -> int:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
     commands = {
         "workflow": workflow,
+        "savings": savings,
         "object_info": object_info,
         "clip": clip,
         "native": native,

@@ -59,6 +59,7 @@ def base(call: Any, classes: dict[str, Any], folder: Path, points: str) -> dict[
     plain = sample(model, steps=1)
     out["repeats"] = bool(torch.equal(plain, sample(model, steps=1)))
     out["guided"] = float((sample(model, steps=1, cfg=3.5) - plain).abs().mean() / plain.abs().mean())
+    out["kept"] = _kept(model, lambda which: sample(which, steps=STEPS, cfg=3.5))
     sad = conditions(portrait, "sad")[:3]
     out["emotion of a base that knows none"] = bool(torch.equal(plain, sample(model, steps=1, made=sad)))
     out["lora"] = float((sample(_with_lora(model), steps=1) - plain).abs().mean() / plain.abs().mean())
@@ -124,6 +125,30 @@ def _with_lora(model: Any) -> Any:
         for part, shape in parts.items()
     }
     return comfy.sd.load_lora_for_models(model, None, lora, 1.0, 0.0)[0]
+
+
+def _kept(model: Any, sample: Any) -> dict[str, Any]:
+    """How often a portrait's keys and values are worked out in a run, with the store of the run and without, and how
+    far the two are from each other."""
+    denoiser = model.model.diffusion_model
+    times: list[int] = []
+    whole = denoiser.kept_portrait
+
+    def counted(*given: Any) -> Any:
+        times.append(1)
+        return whole(*given)
+
+    denoiser.kept_portrait = counted
+    kept, runs = sample(model), len(times)
+    without = model.clone()
+    without.remove_wrappers_with_key("outer_sample", "moee_kept")
+    plain = sample(without)
+    del denoiser.kept_portrait
+    return {
+        "times": [runs, len(times) - runs],
+        "difference": float((kept - plain).abs().max()),
+        "spread": float(plain.std()),
+    }
 
 
 def _partial(model: Any) -> dict[str, list[str]]:

@@ -124,6 +124,24 @@ def test_cores_tools_reach_the_model(native: dict[str, Any]):
     assert all(difference < 0.05 for _, difference in native["weights"].values())
 
 
+def test_the_samplers_savings_save(tmp_path: Path):
+    """Four steps of three passes. Passes through the whole network and through its last block, a window."""
+    found = in_host(tmp_path, "savings")
+    assert found["frames"] == 19
+    assert found["passes"] == {
+        "off": [12, 12],
+        "until 0.5": [8, 8],
+        "from 0.5": [8, 8],
+        "reuse": [6, 12],
+        "both": [4, 8],
+        "carry": [12, 12],
+    }
+    assert found["finite"]
+    away = found["away"]
+    assert away.pop("off") == away.pop("carry") == 0, "this model hands latents on as they are in any case"
+    assert all(0 < distance < 0.5 for distance in away.values()), away
+
+
 def test_an_expert_of_ones_own_is_called_by_name(native: dict[str, Any]):
     own = native["own"]
     assert own["uncalled"], "where it is not called nothing changes"

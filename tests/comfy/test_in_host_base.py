@@ -39,6 +39,13 @@ def test_a_base_loads_and_core_samples_it(found: dict[str, Any]):
     assert found["guided"] > 0.05
 
 
+def test_what_stays_over_the_steps_is_worked_out_once(found: dict[str, Any]):
+    """Once for the person and once for nobody, not in each of the steps; without the store, in each of them anew."""
+    kept = found["kept"]
+    assert kept["times"] == [2, 0]
+    assert 0 < kept["difference"] < 1e-3 * kept["spread"], "the same but for rounding, and not the same code"
+
+
 def test_emotion_changes_nothing_where_nobody_taught_it(found: dict[str, Any]):
     assert found["emotion of a base that knows none"]
 
