@@ -22,6 +22,20 @@ def _missing(marker: str) -> str | None:
     return None
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--parity", action="store_true", help="print the table of the authors' numbers that were compared")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if not config.getoption("--parity"):
+        return
+    from .fixtures.parity import table
+
+    terminalreporter.section("parity with the authors' numbers")
+    for line in table():
+        terminalreporter.write_line(line)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in ("comfy", "weights", "gpu"):
         if item.get_closest_marker(marker) and (reason := _missing(marker)):

@@ -30,13 +30,14 @@ from moee_core.ops import Build
 from moee_core.systems.hallo import HalloPortrait, HalloSampling, HalloSystem, emotion_config
 
 from ..fixtures.hallo_parity import TINY, regions_of, stored
+from ..fixtures.parity import equals
 
 FRAMES, CARRIED, STEP = 4, 2, 749
 EVEN = (1.0, 1.0, 1.0)
 
 
-def close(found: Tensor, expected: Tensor, atol: float = 1e-4) -> None:
-    torch.testing.assert_close(found, expected, rtol=0, atol=atol)
+def close(found: Tensor, expected: Tensor, name: str) -> None:
+    equals(found, expected, 1e-4, f"hallo unit_outputs {name}")
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +98,8 @@ SITES = (
 @pytest.mark.parametrize("number", range(len(SITES)), ids=SITES)
 def test_reference_features(features: tuple[Tensor, ...], number: int):
     assert len(features) == len(SITES)
-    close(features[number], stored("unit_outputs")[f"ref.bank.{SITES[number]}.transformer_blocks.0"])
+    name = f"ref.bank.{SITES[number]}.transformer_blocks.0"
+    close(features[number], stored("unit_outputs")[name], name)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +115,7 @@ def test_denoiser(system: HalloSystem, features: tuple[Tensor, ...], case: str, 
     for branch, reference in enumerate(crossed_references(features)):
         given = reference.rounded() if rounded else reference
         found = denoise(system, branch, given, EVEN if even else (pose, face, lip))
-        close(found, stored("unit_outputs")[f"den.{case}"][branch])
+        close(found, stored("unit_outputs")[f"den.{case}"][branch], f"den.{case}")
 
 
 def test_denoiser_without_guidance(system: HalloSystem):
@@ -126,7 +128,8 @@ def test_denoiser_without_guidance(system: HalloSystem):
         motion=tuple(x[None, 1:] for x in alone),
     )
     pose, face, lip = inputs["motion_scale"].tolist()
-    close(denoise(system, 1, reference, (pose, face, lip)), stored("unit_outputs")["den.no_cfg"][0])
+    found = denoise(system, 1, reference, (pose, face, lip))
+    close(found, stored("unit_outputs")["den.no_cfg"][0], "den.no_cfg")
 
 
 def test_blocks_of_the_denoiser(system: HalloSystem, features: tuple[Tensor, ...]):
@@ -163,9 +166,9 @@ def test_blocks_of_the_denoiser(system: HalloSystem, features: tuple[Tensor, ...
             for name, found in seen.items():
                 expected = stored("unit_outputs")[f"den.blocks.{name}"][branch]
                 if name == "time_embedding":
-                    close(found[0], expected)
+                    close(found[0], expected, f"den.blocks.{name}")
                 else:  # theirs still has the carried frames in front, where there are any
-                    close(found, expected.transpose(0, 1)[-FRAMES:])
+                    close(found, expected.transpose(0, 1)[-FRAMES:], f"den.blocks.{name}")
     finally:
         for hook in hooks:
             hook.remove()
@@ -174,19 +177,20 @@ def test_blocks_of_the_denoiser(system: HalloSystem, features: tuple[Tensor, ...
 def test_face_locator(system: HalloSystem):
     face = stored("unit_inputs")["fl.face_mask"][0].transpose(0, 1)
     with torch.no_grad():
-        close(system.face_locator(face), stored("unit_outputs")["fl.out"][0].transpose(0, 1))
+        close(system.face_locator(face), stored("unit_outputs")["fl.out"][0].transpose(0, 1), "fl.out")
 
 
 def test_identity_projector(system: HalloSystem):
     embedding = stored("unit_inputs")["ip.face_emb"]
     with torch.no_grad():
-        close(system.identity_projector(embedding), stored("unit_outputs")["ip.out"])
-        close(system.identity_projector(torch.zeros(1, 512)), stored("unit_outputs")["ip.out_zeros"])
+        close(system.identity_projector(embedding), stored("unit_outputs")["ip.out"], "ip.out")
+        close(system.identity_projector(torch.zeros(1, 512)), stored("unit_outputs")["ip.out_zeros"], "ip.out_zeros")
 
 
 def test_audio_projector(system: HalloSystem):
     with torch.no_grad():
-        close(system.audio_projector(stored("unit_inputs")["ap.audio_emb"][0]), stored("unit_outputs")["ap.out"][0])
+        found = system.audio_projector(stored("unit_inputs")["ap.audio_emb"][0])
+        close(found, stored("unit_outputs")["ap.out"][0], "ap.out")
 
 
 # ---- the accidents are options --------------------------------------------------------------------------------------
@@ -232,9 +236,9 @@ def test_every_branch_has_its_own_identity_by_default(system: HalloSystem):
             features = system.reference_net(pictures, tokens.expand(3, -1, -1))
             assert found.motion is not None
             for site, carried, expected in zip(found.sites, found.motion, features, strict=True):
-                close(carried[0], expected[1:], 1e-9)
+                torch.testing.assert_close(carried[0], expected[1:], rtol=0, atol=1e-9)
                 if found is known:
-                    close(site, expected[:1], 1e-9)
+                    torch.testing.assert_close(site, expected[:1], rtol=0, atol=1e-9)
                 else:
                     assert site.shape[1] == 0
 
@@ -384,7 +388,7 @@ def test_maps_keep_their_type(dtype: Any):
     found, expected = SpeechRegions.of(maps.to(dtype), levels=4), SpeechRegions.of(maps, levels=4)
     for one, other in zip(found.levels, expected.levels, strict=True):
         assert one.dtype == dtype
-        close(one.float(), other, 1e-2)
+        torch.testing.assert_close(one.float(), other, rtol=0, atol=1e-2)
 
 
 def test_bfloat16_runs_and_is_near(system: HalloSystem):

@@ -21,14 +21,15 @@ from moee_core.networks.masked_audio import SpeechRegions
 from moee_core.systems.hallo import HalloPortrait, HalloSampling, HalloSystem, numbered_noise, running_noise
 
 from ..fixtures.hallo_parity import TINY, regions_of, stored
+from ..fixtures.parity import equals
 
 EXACT = HalloSampling(num_inference_steps=4, hallo_exact=True)
 UNROUNDED = replace(EXACT, half_reference=False)
 WINDOW = TINY.window_frames
 
 
-def close(found: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
+def close(found: Tensor, expected: Tensor, name: str) -> None:
+    equals(found, expected, 1e-3, f"hallo {name}")
 
 
 @pytest.fixture(scope="module")
@@ -77,16 +78,14 @@ def test_two_windows_step_by_step(system: HalloSystem, portrait: HalloPortrait, 
     assert all(x.min() >= -1 and x.max() <= 1 for x in pictures)
     before = steps[::2]  # two branches a step
     for window, (seen, motion, tokens, _, _, _, latents) in enumerate(windows):
-        name = f"w{window}"
-        close(seen.latent_1Zhw, expected[f"{name}.ref_latents"][:1])
         carried = seen.latent_1Zhw.expand(2, -1, -1, -1) if motion is None else motion
-        close(carried, expected[f"{name}.ref_latents"][1:])
-        close(tokens, expected[f"{name}.audio_tokens"][0])
-        for step in range(3):
-            close(before[4 * window + step + 1].transpose(0, 1), expected[f"{name}.latents_after_step{step}"][0])
-        close(latents.transpose(0, 1), expected[f"{name}.latents_after_step3"][0])
+        made = {"ref_latents": torch.cat([seen.latent_1Zhw, carried]), "audio_tokens": tokens[None]}
+        after = [*before[4 * window + 1 : 4 * window + 4], latents]
+        made |= {f"latents_after_step{step}": x.transpose(0, 1)[None] for step, x in enumerate(after)}
+        for name, found in made.items():
+            close(found, expected[f"w{window}.{name}"], f"pipeline_outputs w{window}.{name}")
     shown = (pictures[1].transpose(0, 1) + 1) / 2
-    close(shown[..., 32:96, 32:96], expected["w1.video.middle"][0])
+    close(shown[..., 32:96, 32:96], expected["w1.video.middle"][0], "pipeline_outputs w1.video.middle")
 
 
 @pytest.mark.parametrize("window", [0, 1])
@@ -101,7 +100,8 @@ def test_a_window_with_reference_features_in_half_precision(system: HalloSystem,
     finally:
         hook.remove()
     for step, latents in enumerate([*steps[2::2], found]):
-        close(latents.transpose(0, 1), expected[f"w{window}.latents_after_step{step}"][0])
+        name = f"w{window}.latents_after_step{step}"
+        close(latents.transpose(0, 1), expected[name][0], f"pipeline_outputs_half_reference {name}")
 
 
 def test_the_default_is_not_the_accident(system: HalloSystem, portrait: HalloPortrait):
@@ -160,8 +160,8 @@ def test_a_bright_portrait_is_stretched_only_when_exact(system: HalloSystem):
     finally:
         hook.remove()
     with torch.no_grad():
-        close(seen[0][:1], system.autoencoder.encode(picture))
-        close(seen[1][:1], system.autoencoder.encode(2 * picture - 1))
+        torch.testing.assert_close(seen[0][:1], system.autoencoder.encode(picture), rtol=0, atol=1e-3)
+        torch.testing.assert_close(seen[1][:1], system.autoencoder.encode(2 * picture - 1), rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float16, 0.01), (torch.bfloat16, 0.08)])
@@ -240,7 +240,8 @@ def test_noise_by_number_does_not_depend_on_the_windows():
 def test_the_schedule_is_the_authors():
     expected = stored("scheduler")
     found = alphas_cumprod("linear", zero_snr=True)
-    torch.testing.assert_close(found.float(), expected["alphas_cumprod"], rtol=0, atol=1e-6)
+    equals(found.float(), expected["alphas_cumprod"], 1e-6, "hallo scheduler alphas_cumprod")
     assert expected["final_alpha_cumprod"].item() == 1.0
     for steps in (4, 10, 25, 40, 50):
-        assert trailing_timesteps(steps) == expected[f"timesteps_{steps}"].tolist()
+        name = f"timesteps_{steps}"
+        equals(torch.tensor(trailing_timesteps(steps)), expected[name].long(), 0, f"hallo scheduler {name}")

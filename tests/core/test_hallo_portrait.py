@@ -21,6 +21,7 @@ from moee_core.renderer.points import FacePoints, parse_points
 
 from ..fixtures.face_mesh import install, mesh_of
 from ..fixtures.hallo_parity import FOLDER
+from ..fixtures.parity import equals
 
 PORTRAITS = Path(__file__).parents[2] / "moee_core" / "assets" / "portraits"
 
@@ -38,13 +39,16 @@ def test_a_portrait_is_prepared_as_the_authors_do(case: str, growth: float):
     mesh[:, :2] = expected["landmarks"].numpy() - 0.5
     bounds = FaceBounds.of_mesh(mesh, image.shape[1], image.shape[0])
     found = framed(image, bounds, 64, square=True, growth=growth)
-    close = {"rtol": 0, "atol": 1e-4}
-    torch.testing.assert_close(found.picture()[0], expected["pixels"].float() / 127.5 - 1, **close)
-    torch.testing.assert_close(found.located()[0], expected["face"].float().expand(3, -1, -1) / 255, **close)
+
+    def close(made: torch.Tensor, wanted: torch.Tensor, name: str) -> None:
+        equals(made, wanted, 1e-4, f"hallo portrait {case}.{name}")
+
+    close(found.picture()[0], expected["pixels"].float() / 127.5 - 1, "pixels")
+    close(found.located()[0], expected["face"].float().expand(3, -1, -1) / 255, "face")
     for level, maps in enumerate(found.regions().levels):
         for number, name in enumerate(("full", "face", "lip")):
             wanted = expected[f"{name}_mask.{level}"].float()[0] / 255
-            torch.testing.assert_close(maps[0, number].flatten(), wanted, **close)
+            close(maps[0, number].flatten(), wanted, f"{name}_mask.{level}")
     if case != "tall":  # a square keeps its shape, so the default is the same to the bit
         kept = framed(image, bounds, 64, growth=growth)
         assert np.array_equal(kept.picture_HW3, found.picture_HW3)
