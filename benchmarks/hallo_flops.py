@@ -12,6 +12,7 @@ once for a window also as its share of one step of 40.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks import hallo_sides
 from moee_core.networks.config import HalloConfig
 from moee_core.networks.masked_audio import SpeechRegions
 from moee_core.ops import Build
@@ -33,18 +35,59 @@ AUTHORS = 53.95
 STEPS = 40
 AS_PUBLISHED = HalloSampling()
 FULL = HalloConfig()
-HALF = replace(FULL, unet=replace(FULL.unet, block_widths=(160, 320, 640, 640)), window_frames=8)
+HALF = hallo_sides.HALF.config()
+COMPONENTS = {
+    "residual blocks, resampling, first and last convolution": r"",
+    "spatial attention, with the reference": r"\.spatial\..*attn1$",
+    "identity": r"\.spatial\.transformer_blocks\.0$",
+    "spatial feed-forward": r"\.spatial\..*\.ff$",
+    "spatial projections": r"\.spatial$",
+    "audio: attention within the frame": r"\.audio\.attn1$",
+    "audio: attention to the speech": r"\.audio$",
+    "audio: feed-forward": r"\.audio\.ff$",
+    "audio: projections": r"\.audio\.proj_(in|out)$",
+    "motion: attention": r"\.motion\.attentions$|\.motion$",
+    "motion: feed-forward": r"\.motion\.ff$",
+    "motion: projections": r"\.motion\.proj_(in|out)$",
+    "emotion experts": r"\.emotion$",
+}
+"""Modules whose operations are counted under a name, less those of modules inside them that have a name of their own.
+Layers folded into one another are counted where they are called: the identity's in its block, the speech's in
+``audio``."""
 
 
-def counted(work: Callable[[], Any]) -> tuple[float, Any]:
-    """(T operations, what the work returned)."""
+def counted(work: Callable[[], Any], modules: dict[str, float] | None = None) -> tuple[float, Any]:
+    """(T operations, what the work returned). ``modules`` takes the operations of every module by its name."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         result = work()
+    if modules is not None:
+        modules.update({name: sum(by.values()) / 1e12 for name, by in counter.get_flop_counts().items()})
     return counter.get_total_flops() / 1e12, result
 
 
-def count(config: HalloConfig = FULL, side: int = 512, sampling: HalloSampling = AS_PUBLISHED) -> dict[str, float]:
-    """T operations by part: ``step``, ``window ...`` and ``clip ...``."""
+def by_component(modules: dict[str, float]) -> dict[str, float]:
+    """T operations of a step under each name of ``COMPONENTS``, whose sum is the whole."""
+    named = {
+        module: next(name for name, pattern in reversed(COMPONENTS.items()) if re.search(pattern, module))
+        for module in modules
+        if module == "PortraitUNet" or any(re.search(pattern, module) for pattern in COMPONENTS.values() if pattern)
+    }
+    found = dict.fromkeys(COMPONENTS, 0.0)
+    for module, name in named.items():
+        found[name] += modules[module]
+        around = [other for other in named if module.startswith(f"{other}.")]
+        if around:
+            found[named[max(around, key=len)]] -= modules[module]
+    return found
+
+
+def count(
+    config: HalloConfig = FULL,
+    side: int = 512,
+    sampling: HalloSampling = AS_PUBLISHED,
+    modules: dict[str, float] | None = None,
+) -> dict[str, float]:
+    """T operations by part: ``step``, ``window ...`` and ``clip ...``. ``modules`` takes those of a step by module."""
     system = HalloSystem(config, Build(device="meta")).eval().requires_grad_(False)
     frames, carried, latent = config.window_frames, config.unet.motion_frames, side // system.autoencoder.config.patch
 
@@ -83,7 +126,7 @@ def count(config: HalloConfig = FULL, side: int = 512, sampling: HalloSampling =
                 added_NCHW=added,
             )
 
-    parts["step"], _ = counted(step)
+    parts["step"], _ = counted(step, modules)
     parts["window: decoding"], _ = counted(
         lambda: system.autoencoder.decode(of(frames, config.unet.latent_channels, latent, latent))
     )
@@ -96,12 +139,15 @@ def main() -> None:
     parser.add_argument("--half", action="store_true", help="half the widths and 8 + 2 frames")
     parser.add_argument("--exact", action="store_true", help="with hallo_exact")
     given = parser.parse_args()
-    parts = count(HALF if given.half else FULL, given.side, HalloSampling(hallo_exact=given.exact))
+    modules: dict[str, float] = {}
+    parts = count(HALF if given.half else FULL, given.side, HalloSampling(hallo_exact=given.exact), modules)
     for name, tera in parts.items():
         share = f"   {tera / STEPS:8.3f} T of every one of {STEPS} steps" if name.startswith("window") else ""
         print(f"{tera:9.3f} T   {name}{share}")
     window = sum(tera for name, tera in parts.items() if name.startswith("window"))
     print(f"{parts['step'] + window / STEPS:9.3f} T   step with its share of the window's work")
+    for name, tera in by_component(modules).items():
+        print(f"{tera:9.3f} T   {100 * tera / parts['step']:5.1f} % of a step: {name}")
     if given.side == 512 and not given.half:
         print(f"{AUTHORS:9.3f} T   the authors' step, without theirs; ours is {parts['step'] / AUTHORS:.3f} of it")
 

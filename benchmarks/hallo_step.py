@@ -25,149 +25,18 @@ import statistics
 import subprocess
 import sys
 import time
-import types
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-SIDE, FRAMES, CARRIED, WIDTHS = 256, 8, 2, (160, 320, 640, 640)
-LATENT, AUDIO_TOKENS, AUDIO_WIDTH = SIDE // 8, 32, 768
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.hallo_sides import HALF, authors, ours
+
 MEBI = 1 << 20
 EVERY = 0.005
 """Seconds between two looks at a child's memory."""
-
-
-# ---- the two sides, each in a process of its own ------------------------------------------------------------------
-
-
-def ours() -> tuple[Callable[[], Any], Callable[[Any], Any]]:
-    """(all that is made once for a window, a step with it)."""
-    import torch
-
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    from benchmarks.hallo_flops import HALF
-    from moee_core.networks.masked_audio import SpeechRegions
-    from moee_core.systems.hallo import HalloSystem
-
-    assert (HALF.unet.block_widths, HALF.window_frames) == (WIDTHS, FRAMES)
-    system = HalloSystem(HALF).eval().requires_grad_(False)
-    maps = SpeechRegions.of(torch.rand(1, 3, LATENT, LATENT), levels=4)
-    with torch.no_grad():
-        portrait = system.portrait(
-            torch.rand(1, 3, SIDE, SIDE) * 2 - 1, torch.randn(1, 512), torch.ones(1, 3, SIDE, SIDE), maps
-        )
-    audio = torch.randn(FRAMES, AUDIO_TOKENS, AUDIO_WIDTH)
-    motion, noise = torch.randn(CARRIED, 4, LATENT, LATENT), torch.randn(FRAMES, 4, LATENT, LATENT)
-    del system.autoencoder, system.face_locator  # the other side has none in memory
-
-    def prepare() -> Any:
-        return system.branches(portrait, motion, audio)
-
-    def step(branches: Any) -> Any:
-        with torch.no_grad():
-            return [
-                system.denoiser(noise, torch.tensor([749]), frames=FRAMES, reference=one, added_NCHW=added)
-                for one, added in zip(branches, (portrait.located_1Dhw, None), strict=True)
-            ]
-
-    return prepare, step
-
-
-def authors(folder: str) -> tuple[Callable[[], Any], Callable[[Any], Any]]:
-    """The same of the authors' code."""
-    import torch
-
-    sys.path.insert(0, folder)
-    import diffusers  # type: ignore[import-not-found]  # looks for xformers itself, so before the next line
-
-    assert diffusers
-    for name in ("xformers", "xformers.ops"):  # imported by one file, and used on a graphics card only
-        sys.modules.setdefault(name, types.ModuleType(name))
-    from hallo.models.mutual_self_attention import ReferenceAttentionControl  # type: ignore[import-not-found]
-    from hallo.models.unet_2d_condition import UNet2DConditionModel  # type: ignore[import-not-found]
-    from hallo.models.unet_3d import UNet3DConditionModel  # type: ignore[import-not-found]
-
-    sizes = {  # Stable Diffusion 1.5's configuration file, at other widths
-        "sample_size": LATENT,
-        "in_channels": 4,
-        "block_out_channels": WIDTHS,
-        "cross_attention_dim": 768,
-        "attention_head_dim": 8,
-        "layers_per_block": 2,
-        "out_channels": 4,
-        "act_fn": "silu",
-        "center_input_sample": False,
-        "downsample_padding": 1,
-        "flip_sin_to_cos": True,
-        "freq_shift": 0,
-        "mid_block_scale_factor": 1,
-        "norm_eps": 1e-5,
-        "norm_num_groups": 32,
-    }
-    flat = {
-        "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
-        "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
-    }
-    reference = UNet2DConditionModel.from_config(sizes | flat)
-    denoiser = UNet3DConditionModel.from_config(
-        sizes,
-        use_inflated_groupnorm=True,
-        unet_use_cross_frame_attention=False,
-        unet_use_temporal_attention=False,
-        use_motion_module=True,
-        use_audio_module=True,
-        motion_module_mid_block=True,
-        motion_module_type="Vanilla",
-        motion_module_kwargs={
-            "num_attention_heads": 8,
-            "num_transformer_block": 1,
-            "attention_block_types": ["Temporal_Self", "Temporal_Self"],
-            "temporal_position_encoding": True,
-            "temporal_position_encoding_max_len": 32,
-            "temporal_attention_dim_div": 1,
-        },
-        audio_attention_dim=AUDIO_WIDTH,
-        stack_enable_blocks_name=["up", "down", "mid"],
-        stack_enable_blocks_depth=[0, 1, 2, 3],
-    )
-    reference.eval().requires_grad_(False)
-    denoiser.train().requires_grad_(False)
-    reference.enable_gradient_checkpointing()
-    denoiser.enable_gradient_checkpointing()
-    settings = {"do_classifier_free_guidance": True, "batch_size": 1, "fusion_blocks": "full"}
-    writer = ReferenceAttentionControl(reference, mode="write", **settings)
-    reader = ReferenceAttentionControl(denoiser, mode="read", **settings)
-    pictures, tokens = torch.randn(1 + CARRIED, 4, LATENT, LATENT), torch.randn(2, 4, 768)
-    audio = torch.randn(1, FRAMES, AUDIO_TOKENS, AUDIO_WIDTH)
-    audio = torch.cat([torch.zeros_like(audio), audio])
-    located = torch.randn(1, WIDTHS[0], FRAMES, LATENT, LATENT)
-    located = torch.cat([torch.zeros_like(located), located])
-    noise = torch.randn(1, 4, FRAMES, LATENT, LATENT)
-    masks = [torch.rand(2 * FRAMES, (LATENT >> level) ** 2) for level in range(4)]
-
-    def prepare() -> Any:
-        with torch.no_grad():
-            zero = torch.tensor(0)
-            reference(pictures.repeat(2, 1, 1, 1), zero, encoder_hidden_states=tokens, return_dict=False)
-            reader.update(writer)
-
-    def step(_: Any) -> Any:
-        with torch.no_grad():
-            return denoiser(
-                torch.cat([noise] * 2),
-                torch.tensor(749),
-                encoder_hidden_states=tokens,
-                mask_cond_fea=located,
-                full_mask=masks,
-                face_mask=masks,
-                lip_mask=masks,
-                audio_embedding=audio,
-                motion_scale=[1.0, 1.0, 1.0],
-                return_dict=False,
-            )[0]
-
-    return prepare, step
 
 
 def child(folder: str | None) -> None:
@@ -184,7 +53,7 @@ def child(folder: str | None) -> None:
         print("@" + json.dumps(taken), flush=True)
         return result
 
-    prepare, step = timed(lambda: authors(folder) if folder else ours())
+    prepare, step = timed(lambda: authors(folder, HALF) if folder else ours(HALF))
     conditions: Any = None
     for told in sys.stdin:
         if told == "prepare\n":

@@ -289,15 +289,35 @@ def test_a_network_without_regions_keeps_nothing():
 # ---- what it costs --------------------------------------------------------------------------------------------------
 
 
-def test_a_step_of_full_size_takes_fewer_operations_than_the_authors():
-    """16 + 2 frames at 512 x 512 with guidance: 53.95 T in the authors' code, counted alike."""
-    path = Path(__file__).resolve().parents[2] / "benchmarks" / "hallo_flops.py"
-    specification = importlib.util.spec_from_file_location("hallo_flops", path)
+def benchmark(name: str) -> Any:
+    """A program of ``benchmarks/``, as a module."""
+    path = Path(__file__).resolve().parents[2] / "benchmarks" / f"{name}.py"
+    specification = importlib.util.spec_from_file_location(name, path)
     assert specification is not None
     assert specification.loader is not None
-    flops = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(flops)
-    parts = flops.count()
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def test_a_step_of_full_size_takes_fewer_operations_than_the_authors():
+    """16 + 2 frames at 512 x 512 with guidance: 53.95 T in the authors' code, counted alike."""
+    flops, modules = benchmark("hallo_flops"), {}
+    parts = flops.count(modules=modules)
     assert 40 < parts["step"] <= 46.8
     once = sum(tera for name, tera in parts.items() if name.startswith("window"))
     assert once / flops.STEPS < 0.03 * parts["step"]
+    components = flops.by_component(modules)
+    assert sum(components.values()) == pytest.approx(parts["step"], rel=1e-9)
+    assert {name for name, tera in components.items() if tera <= 0} == {"emotion experts"}, "nobody asked for emotion"
+
+
+def test_the_benchmark_of_a_device_measures_every_part():
+    hallo = benchmark("hallo")
+    size = hallo.Size(side=64, frames=2, widths=(32, 32, 64, 64))
+    told = hallo.measured(size, steps=1, folder=None, whole=True)
+    assert all(value > 0 for value in told.values()), told
+    window = told[f"seconds, window of {hallo.STEPS_OF_A_WINDOW} steps"]
+    assert window > 40 * told["seconds, step"]
+    assert told["seconds, for a second of video"] == pytest.approx(window * 25 / 2)
+    assert told["share of the rate"] < 1
