@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from moee_core.errors import MoEEError
-from training import emotalker, expression_reader, own_expert
+from training import base_experts, emotalker, expression_reader, own_expert
 from training.config import from_table, load_config, read_table
 from training.emotalker_config import STAGES as EMOTALKER_STAGES
 from training.emotalker_config import EmoTalkerTrain
@@ -27,6 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
             path = expression_reader.run(from_table(expression_reader.ReaderTrain, table, ""))
         elif table.get("system_kind") == own_expert.KIND:
             path = own_expert.run(from_table(own_expert.OwnTrain, table, ""))
+        elif table.get("system_kind") == base_experts.KIND:
+            path = base_experts.run(from_table(base_experts.BaseTrain, table, ""))
         elif "system_kind" in table:
             path = emotalker.run(from_table(EmoTalkerTrain, table, ""), options.stop_after)
         else:

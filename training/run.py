@@ -81,7 +81,14 @@ def set_up_logging(quiet: bool = False) -> None:
 
 
 def settle_precision(config: Config, folder: Path) -> Config:
-    """``auto`` becomes what the run in ``folder`` began with or, in a new run, what this machine is faster with."""
+    """``auto`` becomes what the run in ``folder`` began with or, in a new run, what this machine is faster with. Raises
+    ``ConfigError`` for a device that is not here."""
+    try:
+        torch.zeros(1, device=config.device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"device {config.device!r} cannot be used here ({str(error).splitlines()[0]}); set device to cpu"
+        ) from error
     if config.precision != "auto":
         return config
     path = folder / "config.json"

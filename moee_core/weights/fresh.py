@@ -1,7 +1,7 @@
 """Starting weights for parts that a published file does not bring, the same on every machine.
 
 Norms are the identity, biases zero, every other weight normal with variance 1 / inputs, drawn from its name; the last
-layers of what is to say nothing at first are zero.
+layers of what is to say nothing at first are zero, and so are the gates of experts, which prefer none and no place.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 SILENT = re.compile(
-    r"\.emotion\.experts\.\d+\.to_out\.|\.audio\.(zero_convs\.\d+|proj_out)\.|\.motion\.proj_out\.|^face_locator\.conv_out\."
+    r"\.emotion\.(experts\.\d+\.to_out|gates)\.|\.audio\.(zero_convs\.\d+|proj_out)\.|\.motion\.proj_out\.|^face_locator\.conv_out\."
 )
 """Behind these layers stands a sum: at zero, the network is what it was without the part they belong to."""
 

@@ -158,17 +158,23 @@ def load_base_parts(path: str | Path) -> tuple[dict[str, dict[str, Tensor]], Hal
     """The weights by network, for a host that builds and places each network itself, {"denoiser": {key: tensor}, ...};
     the configuration; and a short name of the content. What the file does not bring starts as ``fresh`` says, in the
     type of the file."""
-    config, metadata = inspect_hallo_base(path)
+    config, _ = inspect_hallo_base(path)
     state = read_tensors(path)
     like = state[min(state)].dtype
-    # the hashes of the sources and the type say what these weights are; hashing gigabytes takes longer than loading
-    content = hashlib.sha256(f"{metadata['config']} {metadata.get('sources')} {like}".encode()).hexdigest()[:16]
     state |= {key: value.to(like) for key, value in fresh_state(base_shapes(config)[1]).items()}
     parts: dict[str, dict[str, Tensor]] = {}
     for key, value in state.items():
         part, inside = key.split(".", 1)
         parts.setdefault(part, {})[inside] = value
-    return parts, config, content
+    return parts, config, base_content(path)
+
+
+def base_content(path: str | Path) -> str:
+    """A short name of what a base's file holds: that of its sources and of its type, by which experts know the base
+    that they were trained on. Hashing gigabytes would take longer than loading them."""
+    header, metadata = read_header(Path(path))
+    stored = header[min(header)]["dtype"]
+    return hashlib.sha256(f"{metadata['config']} {metadata.get('sources')} {stored}".encode()).hexdigest()[:16]
 
 
 def assembled(config: HalloConfig, build: Build, state: Mapping[str, Tensor]) -> HalloSystem:
