@@ -13,6 +13,7 @@ from typing import Any
 
 BASE = "base.safetensors"
 EAR = "wav2vec2-tiny"
+EXPERT = "happier.safetensors"
 SEED, STEPS = 5, 4
 """1000 is a multiple of the steps: then the host's ``simple`` has the time-steps of the library."""
 
@@ -61,6 +62,11 @@ def base(call: Any, classes: dict[str, Any], folder: Path, points: str) -> dict[
     out["guided"] = float((sample(model, steps=1, cfg=3.5) - plain).abs().mean() / plain.abs().mean())
     out["kept"] = _kept(model, lambda which: sample(which, steps=STEPS, cfg=3.5))
     sad = conditions(portrait, "sad")[:3]
+    happier = call(classes, "MoEELoadExpert", model=model, expert=str(Path("experts", EXPERT)), strength=1.0)[0]
+    out["taught"] = {
+        "happy": float((sample(happier, steps=1) - plain).abs().mean() / plain.abs().mean()),
+        "sad": bool(torch.equal(sample(happier, steps=1, made=sad), sample(model, steps=1, made=sad))),
+    }
     out["emotion of a base that knows none"] = bool(torch.equal(plain, sample(model, steps=1, made=sad)))
     out["lora"] = float((sample(_with_lora(model), steps=1) - plain).abs().mean() / plain.abs().mean())
     for kind in ("fp32", "fp16", "bf16"):

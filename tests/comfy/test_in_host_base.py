@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from moee_core.weights.hallo import convert_hallo
+from moee_core.experts.file import portable, save_expert
+from moee_core.weights.hallo import base_content, base_shapes, convert_hallo
 
 from ..core.test_wav2vec2 import tiny_state
 from ..fixtures.hallo_parity import TINY, write_hallo, write_wav2vec2
-from .in_host_base import BASE, EAR
+from .in_host_base import BASE, EAR, EXPERT
 from .test_in_host import HOST, ROOT, in_host
 
 pytestmark = [pytest.mark.comfy, pytest.mark.skipif(not HOST, reason="COMFYUI_PATH names no checkout")]
@@ -25,7 +28,25 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     models.mkdir(parents=True)
     convert_hallo(*write_hallo(folder / "downloads"), models / BASE, config=TINY)
     write_wav2vec2(models / "encoders" / EAR, tiny_state())
+    write_expert(models)
     return in_host(folder, "hallo", POINTS.read_text(encoding="utf-8"))
+
+
+def write_expert(models: Path) -> None:
+    """A file for happy, as training leaves it, with made-up weights."""
+    shapes = base_shapes(TINY)[1]
+    deltas = {
+        key.removeprefix("denoiser."): torch.randn(shape, generator=torch.Generator().manual_seed(len(key))) * 0.1
+        for key, shape in shapes.items()
+        if ".emotion.experts." in key
+    }
+    (models / "experts").mkdir()
+    save_expert(models / "experts" / EXPERT, "happy", base_content(models / BASE), portable(deltas, "happy"))
+
+
+def test_experts_for_a_base_change_their_emotion_alone(found: dict[str, Any]):
+    assert found["taught"]["happy"] > 0.01
+    assert found["taught"]["sad"]
 
 
 def test_a_base_loads_and_core_samples_it(found: dict[str, Any]):
