@@ -25,6 +25,7 @@ class Operations(Protocol):
     Linear: Any
     Conv2d: Any
     Conv1d: Any
+    Conv3d: Any
     GroupNorm: Any
     LayerNorm: Any
     Embedding: Any
@@ -154,6 +155,10 @@ class Build:
         return self.operations.Conv1d(
             inputs, outputs, kernel, stride=stride, padding=kernel // 2, dtype=self.dtype, device=self.device
         )
+
+    def conv_over_time(self, width: int) -> Any:
+        """Three frames at a time, each place alone; x (B, C, F, H, W)."""
+        return self.operations.Conv3d(width, width, (3, 1, 1), padding=(1, 0, 0), dtype=self.dtype, device=self.device)
 
     def group_norm(self, groups: int, width: int, eps: float = 1e-5) -> Any:
         return self.operations.GroupNorm(groups, width, eps=eps, dtype=self.dtype, device=self.device)

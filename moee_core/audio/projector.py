@@ -23,21 +23,28 @@ def window_indices(num_frames: int, margin: int, start: int = 0, stop: int | Non
     return (centre + torch.arange(-margin, margin + 1)[None]).clamp(0, num_frames - 1)
 
 
-class AudioProjector(nn.Module):
-    """Flatten the window, two ReLU layers, tokens, LayerNorm."""
+class TokenProjector(nn.Module):
+    """Flatten what is given, two ReLU layers, tokens, LayerNorm: (N, ...) -> (N, tokens, token_width)."""
 
-    def __init__(
-        self, *, layers: int, width: int, margin: int, hidden: int, tokens: int, token_width: int, build: Build
-    ):
+    def __init__(self, inputs: int, hidden: int, tokens: int, token_width: int, build: Build):
         super().__init__()
-        self.margin = margin
         self.tokens, self.token_width = tokens, token_width
-        self.proj1 = build.linear((2 * margin + 1) * layers * width, hidden)
+        self.proj1 = build.linear(inputs, hidden)
         self.proj2 = build.linear(hidden, hidden)
         self.proj3 = build.linear(hidden, tokens * token_width)
         self.norm = build.layer_norm(token_width)
 
-    def forward(self, windows_NWLD: Tensor) -> Tensor:
-        h = F.relu(self.proj1(windows_NWLD.flatten(1)))
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.relu(self.proj1(x.flatten(1)))
         h = F.relu(self.proj2(h))
         return self.norm(self.proj3(h).view(-1, self.tokens, self.token_width))
+
+
+class AudioProjector(TokenProjector):
+    """The tokens of windows of features, (N, W, L, D)."""
+
+    def __init__(
+        self, *, layers: int, width: int, margin: int, hidden: int, tokens: int, token_width: int, build: Build
+    ):
+        super().__init__((2 * margin + 1) * layers * width, hidden, tokens, token_width, build)
+        self.margin = margin

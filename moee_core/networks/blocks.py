@@ -34,16 +34,18 @@ def silu(x: Tensor) -> Tensor:
 
 
 class TimeEmbedding(nn.Module):
-    """timestep (N,) -> (N, width) in the model's dtype."""
+    """timestep (N,) -> (N, outputs) in the model's dtype, ``outputs`` as ``width`` if not given; or several
+    ``numbers`` (N, numbers), each with waves of its own."""
 
-    def __init__(self, inputs: int, width: int, build: Build):
+    def __init__(self, inputs: int, width: int, build: Build, *, outputs: int = 0, numbers: int = 1):
         super().__init__()
         self.inputs = inputs
-        self.linear_1 = build.linear(inputs, width)
-        self.linear_2 = build.linear(width, width)
+        self.linear_1 = build.linear(inputs * numbers, width)
+        self.linear_2 = build.linear(width, outputs or width)
 
     def forward(self, timesteps: Tensor, dtype: torch.dtype) -> Tensor:
-        return self.linear_2(F.silu(self.linear_1(sinusoidal_embedding(timesteps, self.inputs).to(dtype))))
+        waves = sinusoidal_embedding(timesteps.flatten(), self.inputs).view(len(timesteps), -1)
+        return self.linear_2(F.silu(self.linear_1(waves.to(dtype))))
 
 
 class ResnetBlock(nn.Module):

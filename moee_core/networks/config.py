@@ -238,3 +238,38 @@ class HalloConfig:
                 f"locator_widths has {len(self.locator_widths)} sizes, the autoencoder's latents need "
                 f"{len(self.autoencoder.block_widths)}"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoUNetConfig:
+    """Sizes of the SVD family's UNet; the defaults are Stable Video Diffusion's, with DICE-Talk's two adapters (audio,
+    emotion). ``ids``: numbers beside the time-step, each with waves of ``id_width``."""
+
+    channels_in: int = 8
+    channels_out: int = 4
+    block_widths: tuple[int, ...] = (320, 640, 1280, 1280)
+    attention_levels: tuple[bool, ...] = (True, True, True, False)
+    layers_per_block: tuple[int, ...] = (2, 2, 2, 2)
+    heads: tuple[int, ...] = (5, 10, 20, 20)
+    context_width: int = 1024
+    adapters: int = 2
+    ids: int = 3
+    id_width: int = 256
+    norm_groups: int = 32
+
+    def __post_init__(self) -> None:
+        levels = len(self.block_widths)
+        for name in ("attention_levels", "layers_per_block", "heads"):
+            if len(getattr(self, name)) != levels:
+                raise ValueError(
+                    f"VideoUNetConfig.{name} is for {len(getattr(self, name))} levels, block_widths for {levels}"
+                )
+        _positive(self, "channels_in", "channels_out", "block_widths", "layers_per_block", "heads", "context_width")
+        _positive(self, "ids", "id_width", "norm_groups")
+        for width, heads in zip(self.block_widths, self.heads, strict=True):
+            if width % heads or width % self.norm_groups:
+                raise ValueError(f"a width of {width} cannot be split into {heads} heads and {self.norm_groups} groups")
+
+    @property
+    def time_width(self) -> int:
+        return 4 * self.block_widths[0]

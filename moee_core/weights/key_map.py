@@ -65,6 +65,27 @@ BACKBONE: Rows = (
 )
 """ReferenceNet and denoiser as diffusers, AnimateDiff and Hallo name them."""
 
+VIDEO_UNET: Rows = (
+    ("attn2.adapters.{}.to_k.", "attn2.processor.to_k_ip.{}."),
+    ("attn2.adapters.{}.to_v.", "attn2.processor.to_v_ip.{}."),
+    ("time_mixer.mix_factor.weight", "time_mixer.mix_factor"),
+    ("downsample.", "downsamplers.0."),
+    ("upsample.", "upsamplers.0."),
+)
+"""The SVD family's UNet as diffusers names it, and its adapters as Sonic and DICE-Talk do. A mix factor is one number
+there, and a table of one number here."""
+
+EMOTION_BANK: Rows = (
+    ("prior_tokens.", "emo_linear."),
+    ("code_tokens.", "kv_tokens_linear."),
+    ("to_code.", "codebook.fc."),
+    ("dictionary.codes.", "codebook.codebook."),
+    ("to_q.", "attention.fc_q."),
+    ("to_k.", "attention.fc_k."),
+    ("to_v.", "attention.fc_v."),
+)
+"""DICE-Talk's emotion model."""
+
 AUTOENCODER: Rows = (
     ("encoder.down_blocks.{}.resample.", "encoder.down_blocks.{}.downsamplers.0."),
     ("decoder.up_blocks.{}.resample.", "decoder.up_blocks.{}.upsamplers.0."),

@@ -1,0 +1,100 @@
+"""DICE-Talk's bank of emotions: a prior asks, and the codes of all emotions answer with tokens for the denoiser.
+
+Shapes (legend for this file):
+    R priors (one for a clip, or one for each frame), P prior width, K codes, D token width, S tokens
+    prior_RP -> tokens_RSD; features (R, C, H, W) of the denoiser -> logits (R, L) of the discrimination head
+
+Equations (Tan et al. 2025, section 3.2, with the authors' published sizes): queries from the prior, keys and values
+from the tokens of every code,
+    tokens = softmax(Q(prior tokens) K(code tokens)^T / sqrt(d)) V(code tokens)        per head, no output layer
+so that emotions share what they have in common. ``retrieval``: from the tokens of one code, the nearest to W prior,
+which is how the codes learn (vector quantisation, ``dictionary.py``); in use the whole bank is read. Nobody's emotion
+is the prior of zeros, not tokens of zeros.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..audio.projector import TokenProjector
+from ..ops import Build
+from .dictionary import Dictionary, DictionaryConfig, Quantised
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmotionBankConfig:
+    """Sizes; the defaults are the published ones. ``classes`` of the discrimination head, which reads ``features``
+    channels of the denoiser."""
+
+    prior_width: int = 256
+    hidden: int = 1024
+    tokens: int = 32
+    width: int = 1024
+    codes: int = 64
+    heads: int = 8
+    features: int = 1280
+    head_widths: tuple[int, int] = (512, 256)
+    classes: int = 22
+
+    def __post_init__(self) -> None:
+        for name in ("prior_width", "hidden", "tokens", "width", "codes", "heads", "features", "classes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"EmotionBankConfig.{name} must be at least 1, got {getattr(self, name)}")
+        if self.width % self.heads:
+            raise ValueError(f"tokens of width {self.width} cannot be split into {self.heads} heads")
+
+
+class DiscriminationHead(nn.Module):
+    """Which emotion features of the denoiser show: means over the grid, two ReLU layers with dropout, logits."""
+
+    def __init__(self, inputs: int, widths: tuple[int, int], classes: int, build: Build, dropout: float = 0.1):
+        super().__init__()
+        self.fc1 = build.linear(inputs, widths[0])
+        self.fc2 = build.linear(widths[0], widths[1])
+        self.fc3 = build.linear(widths[1], classes)
+        self.dropout = dropout
+
+    def forward(self, features_RCHW: Tensor) -> Tensor:
+        h = features_RCHW.mean(dim=(2, 3))
+        for layer in (self.fc1, self.fc2):
+            h = F.dropout(F.relu(layer(h)), self.dropout, self.training)
+        return self.fc3(h)
+
+
+class EmotionBank(nn.Module):
+    """See the module's docstring."""
+
+    def __init__(self, config: EmotionBankConfig, build: Build):
+        super().__init__()
+        self.config = config
+        self.attention = build.attention
+        width, sizes = config.width, (config.hidden, config.tokens, config.width)
+        self.prior_tokens = TokenProjector(config.prior_width, *sizes, build)
+        self.code_tokens = TokenProjector(width, *sizes, build)
+        self.to_code = build.linear(config.prior_width, width)
+        self.dictionary = Dictionary(DictionaryConfig(codes=config.codes, width=width, update="naive"), build)
+        self.to_q, self.to_k, self.to_v = (build.linear(width, width) for _ in range(3))
+        self.classifier = DiscriminationHead(config.features, config.head_widths, config.classes, build)
+
+    def forward(self, prior_RP: Tensor, *, retrieval: bool = False, options: dict | None = None) -> Tensor:
+        """(R, S, D). Raises ``ValueError`` for priors of another width."""
+        if prior_RP.ndim != 2 or prior_RP.shape[1] != self.config.prior_width:
+            raise ValueError(f"priors must be (R, {self.config.prior_width}), got {tuple(prior_RP.shape)}")
+        asked_RSD = self.to_q(self.prior_tokens(prior_RP))
+        if retrieval:
+            told = self.code_tokens(self.retrieved(prior_RP).values)
+        else:
+            numbers = torch.arange(self.config.codes, device=prior_RP.device)
+            codes_KD = self.dictionary.codes(numbers).to(prior_RP.dtype)
+            told = self.code_tokens(codes_KD).flatten(0, 1).expand(len(prior_RP), -1, -1)
+        return self.attention(
+            asked_RSD, self.to_k(told), self.to_v(told), self.config.heads, transformer_options=options or {}
+        )
+
+    def retrieved(self, prior_RP: Tensor) -> Quantised:
+        """The code nearest to each prior, with the losses by which both learn."""
+        return self.dictionary(self.to_code(prior_RP))

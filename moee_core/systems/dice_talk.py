@@ -1,0 +1,186 @@
+"""DICE-Talk: a portrait of the SVD family that speaks with an emotion given as a prior.
+
+Shapes (legend for this file):
+    T frames of a clip with its padding, F of a window, Z latent channels, h w latents of an H x W picture, S tokens of
+    width D, P prior width, W window of speech features, L layers
+    priors, recording, portrait -> ``DiceConditions`` -> sampled latents (T, Z, h, w)
+
+Guidance is a chain, each branch knowing more than the one before: nothing; the picture; the speech too; the emotion
+too. v = v_0 + g_r (v_1 - v_0) + g_a (v_2 - v_1) + g_e (v_3 - v_2). The authors' published code has one scale for speech
+and emotion together, g_a = g_e, where the third branch drops out; so does every branch between two scales that are
+alike.
+
+Tan et al. 2025, "Disentangle Identity, Cooperate Emotion"; facts from the authors' published code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from ..audio.projector import TokenProjector
+from ..diffusion.shifting import chain_weights, sample_shifting
+from ..emotion.bank import EmotionBank, EmotionBankConfig
+from ..networks.conditions import FaceLocator
+from ..networks.config import VideoUNetConfig
+from ..networks.video_unet import VideoUNet
+from ..ops import DEFAULT_BUILD, Build
+
+SPEECH_FRAMES, SPEECH_BEFORE, SPEECH_STEP = 10, 4, 4
+"""Of speech features at 50 a second: how many a video frame reads, how many of them before it, and how many from one
+frame to the next at 12.5 a second."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiceConfig:
+    """Sizes; the defaults are the published ones. ``ids``: frame rate, motion and expression buckets as numbers."""
+
+    unet: VideoUNetConfig = field(default_factory=VideoUNetConfig)
+    bank: EmotionBankConfig = field(default_factory=EmotionBankConfig)
+    speech_layers: int = 5
+    speech_width: int = 384
+    speech_hidden: int = 1024
+    locator_widths: tuple[int, ...] = (16, 32, 96, 256)
+    window_frames: int = 25
+    fps: float = 12.5
+    motion_bucket: float = 8.0
+    expression_bucket: float = 16.0
+    latent_scale: float = 0.18215
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiceSampling:
+    """How a clip is sampled; the defaults are the authors'. ``emotion_guidance`` None is ``audio_guidance``.
+    ``ramp_from`` lets the three scales rise linearly over the steps from these. ``padding``: frames behind the clip
+    that keep its end from its beginning, where windows go round; they are cut off."""
+
+    steps: int = 25
+    reference_guidance: float = 3.0
+    audio_guidance: float = 6.0
+    emotion_guidance: float | None = None
+    ramp_from: tuple[float, float, float] | None = None
+    overlap: int = 0
+    shift: int = 7
+    padding: int = 25
+    strength: float = 1.0
+
+    def scales(self, part: float) -> tuple[float, float, float]:
+        """At a part of the way, 0 to 1."""
+        emotion = self.audio_guidance if self.emotion_guidance is None else self.emotion_guidance
+        end = (self.reference_guidance, self.audio_guidance, emotion)
+        start = end if self.ramp_from is None else self.ramp_from
+        a, b, c = (low + part * (high - low) for low, high in zip(start, end, strict=True))
+        return a, b, c
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiceConditions:
+    """What a clip is drawn from. ``image_1D`` the picture's CLIP embedding, ``latent_1Zhw`` its unscaled latent,
+    ``located_1Chw`` the face's features behind conv_in, ``mask_1HW`` where speech and emotion act; ``audio_TSD`` and
+    ``emotion_TSD`` tokens of every frame, ``silence_1SD`` and ``nothing_1SD`` those of no speech and no emotion."""
+
+    image_1D: Tensor
+    latent_1Zhw: Tensor
+    located_1Chw: Tensor
+    mask_1HW: Tensor
+    audio_TSD: Tensor
+    emotion_TSD: Tensor
+    silence_1SD: Tensor
+    nothing_1SD: Tensor
+
+
+class DiceTalkSystem(nn.Module):
+    """The networks of DICE-Talk's files. ``whole`` False leaves out the UNet, for a host that has it elsewhere."""
+
+    def __init__(self, config: DiceConfig, build: Build = DEFAULT_BUILD, *, whole: bool = True):
+        super().__init__()
+        self.config = config
+        bank = config.bank
+        inputs = SPEECH_FRAMES * config.speech_layers * config.speech_width
+        self.audio_projector = TokenProjector(inputs, config.speech_hidden, bank.tokens, bank.width, build)
+        self.bank = EmotionBank(bank, build)
+        self.face_locator = FaceLocator(config.locator_widths, config.unet.block_widths[0], build)
+        if whole:
+            self.unet = VideoUNet(config.unet, build)
+
+    @torch.no_grad()
+    def audio_tokens(self, features_TLD: Tensor, frames: Tensor) -> Tensor:
+        """(F, S, D) for some frames of a recording, from features 50 times a second; before and behind it is silence,
+        features of zeros."""
+        at = frames[:, None] * SPEECH_STEP + torch.arange(SPEECH_FRAMES)[None] - SPEECH_BEFORE
+        inside = (at >= 0) & (at < len(features_TLD))
+        windows = features_TLD[at.clamp(0, len(features_TLD) - 1)]
+        return self.audio_projector(windows * inside[..., None, None].to(windows))
+
+    @torch.no_grad()
+    def silence(self, like: Tensor) -> Tensor:
+        """(1, S, D): what is heard of a window of zeros."""
+        size = (1, SPEECH_FRAMES, self.config.speech_layers, self.config.speech_width)
+        return self.audio_projector(like.new_zeros(size))
+
+    @torch.no_grad()
+    def sample(
+        self,
+        given: DiceConditions,
+        noise_TZhw: Tensor,
+        sampling: DiceSampling = DiceSampling(),
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> Tensor:
+        """(T - padding, Z, h, w) latents, scaled as the noise is; ``noise_TZhw`` is of the clip and its padding."""
+        spoken = len(given.audio_TSD)
+        if len(noise_TZhw) != spoken + sampling.padding:
+            raise ValueError(
+                f"noise is for {len(noise_TZhw)} frames, the clip has {spoken} and {sampling.padding} of padding"
+            )
+        if len(given.emotion_TSD) not in (1, spoken):
+            raise ValueError(f"emotion is told for {len(given.emotion_TSD)} frames, the clip has {spoken}")
+        config, latent = self.config, given.latent_1Zhw
+        ids = latent.new_tensor([[config.fps, config.motion_bucket, config.expression_bucket]])
+        audio = torch.cat([given.audio_TSD, given.silence_1SD.expand(sampling.padding, -1, -1)])
+        felt = given.emotion_TSD.expand(spoken, -1, -1)
+        emotion = torch.cat([felt, given.nothing_1SD.expand(sampling.padding, -1, -1)])
+
+        def predict(frames: Tensor, x: Tensor, time: Tensor, part: float) -> Tensor:
+            count = len(frames)
+            silent, nothing = (one.expand(count, -1, -1) for one in (given.silence_1SD, given.nothing_1SD))
+            image = given.image_1D.expand(count, -1)
+            heard, felt_now = audio[frames], emotion[frames]
+            chain = (
+                (torch.zeros_like(image), torch.zeros_like(latent), silent, nothing),
+                (image, latent, silent, nothing),
+                (image, latent, heard, nothing),
+                (image, latent, heard, felt_now),
+            )
+            weights = chain_weights(sampling.scales(part))
+            asked = [(weight, one) for weight, one in zip(weights, chain, strict=True) if weight]
+            rows = len(asked)
+            pictures, latents, sounds, feelings = zip(*(one for _, one in asked), strict=True)
+            kept = self.unet.kept(torch.cat(pictures)[:, None], [torch.cat(sounds), torch.cat(feelings)], count)
+            joined = [torch.cat([x.to(latent), one.expand(count, -1, -1, -1)], dim=1) for one in latents]
+            v = self.unet(
+                torch.cat(joined),
+                time,
+                frames=count,
+                ids_BK=ids.expand(rows, -1),
+                kept=kept,
+                mask_1HW=given.mask_1HW,
+                added_NCHW=given.located_1Chw,
+            )
+            parts = v.unflatten(0, (rows, count))
+            return sum(weight * one.float() for (weight, _), one in zip(asked, parts, strict=True))  # type: ignore[return-value]
+
+        found = sample_shifting(
+            predict,
+            noise_TZhw,
+            steps=sampling.steps,
+            window=config.window_frames,
+            overlap=sampling.overlap,
+            shift=sampling.shift,
+            start_from=config.latent_scale * latent,
+            strength=sampling.strength,
+            on_step=on_step,
+        )
+        return found[:spoken]

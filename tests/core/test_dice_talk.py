@@ -1,0 +1,371 @@
+"""DICE-Talk's parts beside NumPy and diffusers: bank, windows that shift, guidance as a chain, loader, a whole clip."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from moee_core.diffusion.shifting import chain_weights, karras_sigmas, sample_shifting, shifted_windows
+from moee_core.emotion.bank import DiscriminationHead, EmotionBank, EmotionBankConfig
+from moee_core.errors import CheckpointError
+from moee_core.networks.config import VideoUNetConfig
+from moee_core.ops import Build
+from moee_core.selfcheck import ruled
+from moee_core.systems.dice_talk import DiceConditions, DiceConfig, DiceSampling, DiceTalkSystem
+from moee_core.weights.dice_talk import FILES, OURS, dice_shapes, load_dice_talk
+
+TINY = DiceConfig(
+    unet=VideoUNetConfig(
+        block_widths=(16, 16), attention_levels=(True, False), layers_per_block=(1, 1), heads=(2, 2),
+        context_width=12, id_width=8, norm_groups=8,
+    ),
+    bank=EmotionBankConfig(
+        prior_width=6, hidden=10, tokens=3, width=12, codes=4, heads=2, features=8, head_widths=(6, 5), classes=7
+    ),
+    speech_layers=2,
+    speech_width=4,
+    speech_hidden=8,
+    locator_widths=(4, 4, 4, 4),
+    window_frames=4,
+)  # fmt: skip
+
+
+def made_up(config: DiceConfig = TINY) -> DiceTalkSystem:
+    system = DiceTalkSystem(config).eval().requires_grad_(False)
+    state = {
+        key: torch.ones_like(value) if key in OURS else ruled(key, tuple(value.shape))
+        for key, value in system.state_dict().items()
+    }
+    system.load_state_dict(state)
+    return system
+
+
+# ---- the bank -------------------------------------------------------------------------------------------------------
+
+
+def tokens_by_hand(weights: dict[str, np.ndarray], prefix: str, x: np.ndarray, tokens: int) -> np.ndarray:
+    for name in ("proj1", "proj2"):
+        x = np.maximum(x @ weights[f"{prefix}.{name}.weight"].T + weights[f"{prefix}.{name}.bias"], 0)
+    x = (x @ weights[f"{prefix}.proj3.weight"].T + weights[f"{prefix}.proj3.bias"]).reshape(len(x), tokens, -1)
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+    return x * weights[f"{prefix}.norm.weight"] + weights[f"{prefix}.norm.bias"]
+
+
+@pytest.mark.parametrize("retrieval", [False, True])
+def test_a_prior_reads_the_bank(retrieval: bool):
+    bank = EmotionBank(TINY.bank, Build(dtype=torch.float64)).eval()
+    weights = {key: value.detach().numpy() for key, value in bank.state_dict().items()}
+    prior = torch.randn(2, 6).double()
+    found = bank(prior, retrieval=retrieval).detach().numpy()
+    asked = tokens_by_hand(weights, "prior_tokens", prior.numpy(), 3)
+    codes = weights["dictionary.codes.weight"]
+    for row in range(2):
+        if retrieval:
+            wanted = prior[row].numpy() @ weights["to_code.weight"].T + weights["to_code.bias"]
+            told = tokens_by_hand(weights, "code_tokens", codes[[np.square(codes - wanted).sum(1).argmin()]], 3)[0]
+        else:
+            told = tokens_by_hand(weights, "code_tokens", codes, 3).reshape(-1, 12)
+        q, k, v = (
+            x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+            for name, x in (("to_q", asked[row]), ("to_k", told), ("to_v", told))
+        )
+        parts = []
+        for head in range(2):
+            at = slice(6 * head, 6 * head + 6)
+            shares = np.exp(q[:, at] @ k[:, at].T / 6**0.5)
+            parts.append(shares / shares.sum(1, keepdims=True) @ v[:, at])
+        np.testing.assert_allclose(found[row], np.concatenate(parts, axis=1), atol=1e-9)
+
+
+def test_retrieval_learns_straight_through():
+    bank = EmotionBank(TINY.bank, Build())
+    prior = torch.randn(3, 6, requires_grad=True)
+    bank(prior, retrieval=True).square().mean().backward()
+    assert prior.grad is not None
+    assert prior.grad.abs().min(dim=1).values.max() > 0
+    found = bank.retrieved(prior)
+    (found.codebook + 0.25 * found.commitment).backward()
+    met = sorted(set(found.indices.tolist()))
+    grad = bank.dictionary.codes.weight.grad
+    assert grad is not None
+    assert grad[met].abs().sum() > 0
+
+
+def test_the_head_names_an_emotion():
+    head = DiscriminationHead(8, (6, 5), 7, Build())
+    features = torch.randn(2, 8, 3, 4)
+    assert head(features).shape == (2, 7)
+    assert not torch.equal(head(features), head(features)), "dropout while it learns"
+    head.eval()
+    assert torch.equal(head(features), head(features.mean(dim=(2, 3), keepdim=True).expand(-1, -1, 5, 2)))
+
+
+def test_a_bank_says_what_does_not_fit():
+    bank = EmotionBank(TINY.bank, Build())
+    with pytest.raises(ValueError, match=r"priors must be \(R, 6\), got \(6,\)"):
+        bank(torch.zeros(6))
+    with pytest.raises(ValueError, match="cannot be split into 5 heads"):
+        replace(TINY.bank, heads=5)
+    with pytest.raises(ValueError, match="codes must be at least 1"):
+        replace(TINY.bank, codes=0)
+
+
+# ---- the loop -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", [2, 7, 25])
+def test_one_window_is_diffusers_euler(steps: int):
+    diffusers = pytest.importorskip("diffusers")
+    scheduler: Any = diffusers.EulerDiscreteScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction",
+        interpolation_type="linear", steps_offset=1, timestep_spacing="leading", timestep_type="continuous",
+        use_karras_sigmas=True, sigma_min=0.002, sigma_max=700.0,
+    )  # fmt: skip
+    scheduler.set_timesteps(steps)
+    torch.testing.assert_close(karras_sigmas(steps), scheduler.sigmas, rtol=1e-5, atol=1e-7)
+    noise = torch.randn(4, 2, 3, 3)
+
+    def toy(x: Tensor, time: Tensor) -> Tensor:
+        return torch.tanh(x) * (1 + time)
+
+    x = noise * scheduler.sigmas[0]
+    for t in scheduler.timesteps:
+        x = scheduler.step(toy(scheduler.scale_model_input(x, t), t), t, x).prev_sample
+
+    def predict(_frames: Tensor, seen: Tensor, time: Tensor, _part: float) -> Tensor:
+        return toy(seen, time)
+
+    found = sample_shifting(predict, noise, steps=steps, window=4)
+    torch.testing.assert_close(found, x, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("total", "window", "overlap", "shift"), [(18, 5, 0, 3), (16, 5, 2, 4), (5, 5, 0, 2), (7, 4, 3, 0)]
+)
+def test_windows_reach_every_frame(total: int, window: int, overlap: int, shift: int):
+    found = [numbers.tolist() for numbers in shifted_windows(total, window, overlap, shift)]
+    assert {number for numbers in found for number in numbers} == set(range(total))
+    assert found[0][0] == -shift % total
+    assert all((b - a) % total == 1 for numbers in found for a, b in pairwise(numbers))
+
+
+def test_what_windows_say_of_a_frame_is_averaged():
+    """Each window claims another clean frame; where two overlap, the step goes to the middle."""
+    calls: list[list[int]] = []
+
+    def predict(frames: Tensor, seen: Tensor, time: Tensor, _part: float) -> Tensor:
+        calls.append(frames.tolist())
+        sigma = (4 * time).exp()
+        clean = torch.full_like(seen, float(len(calls)))
+        x = seen * (sigma**2 + 1).sqrt()
+        return (x / (sigma**2 + 1) - clean) * (sigma**2 + 1).sqrt() / sigma
+
+    found = sample_shifting(predict, torch.randn(6, 1, 1, 1), steps=1, window=4, overlap=2)
+    assert calls == [[0, 1, 2, 3], [2, 3, 4, 5], [4, 5, 0, 1]]
+    torch.testing.assert_close(found.flatten(), torch.tensor([2.0, 2.0, 1.5, 1.5, 2.5, 2.5]), rtol=0, atol=1e-3)
+
+
+def test_windows_move_from_step_to_step():
+    firsts: list[int] = []
+
+    def predict(frames: Tensor, seen: Tensor, _time: Tensor, _part: float) -> Tensor:
+        firsts.append(int(frames[0]))
+        return torch.zeros_like(seen)
+
+    sample_shifting(predict, torch.randn(10, 1, 1, 1), steps=3, window=5, shift=3)
+    assert firsts == [0, 5, 7, 2, 9, 4]
+
+
+@pytest.mark.parametrize(
+    ("scales", "weights"),
+    [
+        ((3.0, 6.0, 6.0), (-2.0, -3.0, 0.0, 6.0)),
+        ((1.0, 1.0, 1.0), (0.0, 0.0, 0.0, 1.0)),
+        ((3.0, 3.0, 3.0), (-2.0, 0.0, 0.0, 3.0)),
+        ((2.0, 4.0, 7.0), (-1.0, -2.0, -3.0, 7.0)),
+        ((3.0, 6.0, 0.0), (-2.0, -3.0, 6.0, 0.0)),
+    ],
+)
+def test_a_chain_of_guidance(scales: tuple[float, ...], weights: tuple[float, ...]):
+    assert chain_weights(scales) == pytest.approx(weights)
+    v = torch.randn(4).tolist()
+    told = v[0] + sum(s * (v[i + 1] - v[i]) for i, s in enumerate(scales))
+    assert sum(w * one for w, one in zip(weights, v, strict=True)) == pytest.approx(told)
+
+
+def test_a_loop_says_what_does_not_fit():
+    def predict(_frames: Tensor, seen: Tensor, _time: Tensor, _part: float) -> Tensor:
+        return seen
+
+    with pytest.raises(ValueError, match="a clip of 3 frames is shorter than a window of 4"):
+        sample_shifting(predict, torch.zeros(3, 1, 1, 1), steps=2, window=4)
+    with pytest.raises(ValueError, match="overlap in 0 to 3, got 4"):
+        sample_shifting(predict, torch.zeros(8, 1, 1, 1), steps=2, window=4, overlap=4)
+    with pytest.raises(ValueError, match="strength must be above 0"):
+        sample_shifting(predict, torch.zeros(8, 1, 1, 1), steps=2, window=4, strength=0)
+    with pytest.raises(ValueError, match="leave none"):
+        sample_shifting(predict, torch.zeros(8, 1, 1, 1), steps=2, window=4, strength=0.4)
+    with pytest.raises(ValueError, match="1 to 1000, got 0"):
+        karras_sigmas(0)
+
+
+# ---- a clip ---------------------------------------------------------------------------------------------------------
+
+
+def conditions(system: DiceTalkSystem, frames: int = 6) -> DiceConditions:
+    generator = torch.Generator().manual_seed(1)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    features = normal(4 * frames, 2, 4)
+    mask = torch.zeros(1, 32, 48)
+    mask[:, 8:24, 12:36] = 1
+    with torch.no_grad():
+        return DiceConditions(
+            image_1D=normal(1, 12),
+            latent_1Zhw=normal(1, 4, 4, 6),
+            located_1Chw=system.face_locator(mask.expand(3, -1, -1)[None]),
+            mask_1HW=mask,
+            audio_TSD=system.audio_tokens(features, torch.arange(frames)),
+            emotion_TSD=system.bank(normal(1, 6)),
+            silence_1SD=system.silence(features),
+            nothing_1SD=system.bank(torch.zeros(1, 6)),
+        )
+
+
+def noise(frames: int) -> Tensor:
+    return torch.randn(frames, 4, 4, 6, generator=torch.Generator().manual_seed(2))
+
+
+FAST = DiceSampling(steps=3, padding=4, shift=3)
+
+
+def test_a_clip_has_the_frames_of_its_speech():
+    system = made_up()
+    found = system.sample(conditions(system), noise(10), FAST)
+    assert found.shape == (6, 4, 4, 6)
+    assert torch.isfinite(found).all()
+
+
+def test_branches_that_weigh_nothing_are_not_computed():
+    system, rows = made_up(), Counter()
+    given = conditions(system)
+    system.unet.register_forward_pre_hook(lambda _m, seen, _k: rows.update([len(seen[0]) // 4]), with_kwargs=True)
+    cases = {
+        (1.0, 1.0, None): 1,
+        (3.0, 3.0, None): 2,
+        (3.0, 6.0, None): 3,
+        (3.0, 6.0, 6.0): 3,
+        (3.0, 6.0, 4.0): 4,
+    }
+    for (reference, audio, emotion), branches in cases.items():
+        rows.clear()
+        more = {"reference_guidance": reference, "audio_guidance": audio, "emotion_guidance": emotion}
+        system.sample(given, noise(10), replace(FAST, **more))
+        assert set(rows) == {branches}
+
+
+def test_emotion_has_a_scale_of_its_own():
+    system = made_up()
+    given = conditions(system)
+    plain = system.sample(given, noise(10), FAST)
+    same = system.sample(given, noise(10), replace(FAST, emotion_guidance=6.0))
+    torch.testing.assert_close(plain, same, rtol=0, atol=1e-4)
+    more = system.sample(given, noise(10), replace(FAST, emotion_guidance=9.0))
+    assert (more - plain).abs().max() > 1e-2
+    felt = replace(given, emotion_TSD=given.nothing_1SD)
+    nothing = [system.sample(felt, noise(10), replace(FAST, emotion_guidance=g)) for g in (6.0, 9.0)]
+    torch.testing.assert_close(nothing[0], nothing[1], rtol=0, atol=1e-4)
+
+
+def test_an_emotion_may_change_with_the_frames():
+    """It is felt most where it is told: windows of four frames, and no other step carries it further."""
+    system = made_up()
+    given = conditions(system)
+    steady = replace(given, emotion_TSD=given.emotion_TSD.expand(6, -1, -1))
+    once = replace(FAST, steps=1)
+    before = system.sample(steady, noise(10), once)
+    changed = steady.emotion_TSD.clone()
+    changed[1] = given.nothing_1SD[0]
+    moved = (system.sample(replace(steady, emotion_TSD=changed), noise(10), once) - before).flatten(1).abs().mean(1)
+    assert moved[1] == moved.max() > 0
+    assert moved[4:].max() == 0, "the other window"
+    torch.testing.assert_close(before, system.sample(given, noise(10), once), rtol=0, atol=1e-5)
+
+
+def test_speech_is_heard_around_a_frame():
+    """Features 50 times a second: four before the frame, itself and five after; silence outside of the recording."""
+    system = made_up()
+    features = torch.randn(40, 2, 4)
+    windows: list[Tensor] = []
+    system.audio_projector.register_forward_pre_hook(lambda _m, seen: windows.append(seen[0]))
+    system.audio_tokens(features, torch.tensor([0, 3, 9]))
+    found = windows[0]
+    assert found.shape == (3, 10, 2, 4)
+    assert torch.equal(found[1], features[8:18])
+    assert torch.equal(found[0], torch.cat([torch.zeros(4, 2, 4), features[:6]]))
+    assert torch.equal(found[2], torch.cat([features[32:], torch.zeros(2, 2, 4)]))
+
+
+def test_a_clip_says_what_does_not_fit():
+    system = made_up()
+    given = conditions(system)
+    with pytest.raises(ValueError, match="noise is for 9 frames, the clip has 6 and 4 of padding"):
+        system.sample(given, noise(9), FAST)
+    with pytest.raises(ValueError, match="emotion is told for 2 frames, the clip has 6"):
+        system.sample(replace(given, emotion_TSD=given.emotion_TSD.expand(2, -1, -1)), noise(10), FAST)
+
+    def cancel(done: int, _steps: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        system.sample(given, noise(10), FAST, on_step=cancel)
+
+
+# ---- the files ------------------------------------------------------------------------------------------------------
+
+
+def write_files(folder: Path, system: DiceTalkSystem) -> None:
+    for part, (name, names) in FILES.items():
+        state = {}
+        for key, value in system.state_dict().items():
+            if key.startswith(f"{part}.") and key not in OURS:
+                theirs = names.theirs(key.removeprefix(f"{part}."))
+                state[theirs] = value.flatten() if theirs.endswith("mix_factor") else value
+        torch.save(state, folder / name)
+
+
+def test_the_four_files_make_a_system(tmp_path: Path):
+    system = made_up()
+    write_files(tmp_path, system)
+    loaded = load_dice_talk(tmp_path, TINY)
+    state = loaded.state_dict()
+    assert all(torch.equal(state[key], value) for key, value in system.state_dict().items())
+    assert len(dice_shapes(TINY)) == len(state) - len(OURS)
+
+
+@pytest.mark.parametrize("part", FILES)
+def test_a_file_that_lacks_something_is_refused(tmp_path: Path, part: str):
+    write_files(tmp_path, made_up())
+    path = tmp_path / FILES[part][0]
+    state = torch.load(path, weights_only=True)
+    gone = sorted(state)[0]
+    torch.save({key: value for key, value in state.items() if key != gone}, path)
+    with pytest.raises(CheckpointError, match=path.name):
+        load_dice_talk(tmp_path, TINY)
+
+
+def test_a_file_of_other_sizes_is_refused(tmp_path: Path):
+    write_files(tmp_path, made_up())
+    with pytest.raises(CheckpointError, match=r"unet\.pth"):
+        load_dice_talk(tmp_path, replace(TINY, unet=replace(TINY.unet, block_widths=(24, 16))))
