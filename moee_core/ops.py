@@ -107,6 +107,18 @@ def in_pieces(function: Callable[[Tensor], Tensor], x: Tensor, width: int) -> Te
     return torch.cat([function(piece) for piece in x.reshape(rows, -1).split(count)]).view(*x.shape[:-1], -1)
 
 
+ROWS_AT_ONCE = 2048
+"""Tokens whose queries, keys, values and scores stay in a CPU's caches until they have been used."""
+
+
+def frame_pieces(x_NTC: Tensor) -> list[slice]:
+    """The frames of tokens that do not see those of other frames, a few at a time on a CPU without gradients, for the
+    reason of ``in_pieces``. Elsewhere, and in training, all at once."""
+    frames, tokens, _ = x_NTC.shape
+    each = max(1, ROWS_AT_ONCE // tokens) if x_NTC.is_cpu and not torch.is_grad_enabled() else frames
+    return [slice(start, start + each) for start in range(0, frames, each)]
+
+
 def added(x: Tensor, update: Tensor) -> Tensor:
     """x + update, in the memory of ``update`` where there are no gradients and the sum has its shape and type: a new
     tensor of a hidden state's size costs more than the sum. So nobody else may hold ``update``."""

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops import Build, added, in_pieces, laid_out
+from ..ops import Build, added, frame_pieces, in_pieces, laid_out
 
 
 def sinusoidal_embedding(positions: Tensor, width: int, max_period: float = 10000.0) -> Tensor:
@@ -86,6 +86,14 @@ class KeyValue:
             return self.keys_RSD[self.rows_N], self.values_RSD[self.rows_N]
         return self.keys_RSD.expand(queries, -1, -1), self.values_RSD.expand(queries, -1, -1)
 
+    def part(self, queries: slice) -> KeyValue:
+        """What some of the queries read."""
+        if self.rows_N is not None:
+            return KeyValue(keys_RSD=self.keys_RSD, values_RSD=self.values_RSD, rows_N=self.rows_N[queries])
+        if self.keys_RSD.shape[0] == 1:
+            return self
+        return KeyValue(keys_RSD=self.keys_RSD[queries], values_RSD=self.values_RSD[queries])
+
 
 @dataclass(frozen=True, kw_only=True)
 class FewTokens:
@@ -105,8 +113,16 @@ class FewTokens:
         scores = (
             x_NTC.flatten(0, 1) @ self.scores_CE
         )  # as one product: of three dimensions it would be one for each frame
-        shares = scores.unflatten(-1, (self.heads, -1)).softmax(dim=-1).flatten(-2)
+        shares = softmax_of_few(scores.unflatten(-1, (self.heads, -1))).flatten(-2)
         return torch.addmm(self.bias_C, shares, self.values_EC).view(x_NTC.shape)
+
+
+def softmax_of_few(scores: Tensor) -> Tensor:
+    """Over the last dimension, where it is short: PyTorch's kernel for a CPU takes six times as long there."""
+    if not scores.is_cpu or torch.is_grad_enabled():
+        return scores.softmax(dim=-1)
+    shares = (scores - scores.amax(dim=-1, keepdim=True)).exp_()
+    return shares.div_(shares.sum(dim=-1, keepdim=True))
 
 
 class CrossAttention(nn.Module):
@@ -132,6 +148,16 @@ class CrossAttention(nn.Module):
         beside: KeyValue | None = None,
     ) -> Tensor:
         """``context`` (N, S, C) or what ``kept`` made of it, None for x itself; ``beside`` stands behind it."""
+        pieces = frame_pieces(x_NTC) if context is None else []
+        if len(pieces) < 2:
+            return self._read(x_NTC, context, options, beside)
+        return torch.cat(
+            [self._read(x_NTC[some], None, options, None if beside is None else beside.part(some)) for some in pieces]
+        )
+
+    def _read(
+        self, x_NTC: Tensor, context: Tensor | KeyValue | None, options: dict | None, beside: KeyValue | None
+    ) -> Tensor:
         if isinstance(context, KeyValue):
             keys, values = context.of(x_NTC.shape[0])
         else:

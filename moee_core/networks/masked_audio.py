@@ -15,14 +15,14 @@ convolution's bias acts everywhere, inside the region and outside.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops import Build, added
+from ..ops import Build, added, frame_pieces
 from .blocks import CrossAttention, FeedForward, KeyValue, mapped
 
 REGIONS = ("pose", "face", "lip")
@@ -83,6 +83,12 @@ class FoldedSpeech:
     out_ED: Tensor
     shares_NTR1: Tensor
     field_NTD: Tensor
+
+    def part(self, frames: slice) -> FoldedSpeech:
+        """Of some frames."""
+        if self.field_NTD.shape[0] == 1:
+            return self
+        return replace(self, shares_NTR1=self.shares_NTR1[frames], field_NTD=self.field_NTD[frames])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,14 +175,21 @@ class MaskedAudioAttention(nn.Module):
                 f"hidden states have {tokens_NTD.shape[1]}"
             )
         if kept.heard is None:
-            return tokens_NTD + folded.field_NTD
+            return _moved(tokens_NTD, folded.field_NTD)
+        pieces = [
+            self._spoken(tokens_NTD[some], folded.part(some), kept.heard.part(some), options)
+            for some in frame_pieces(tokens_NTD)
+        ]
+        return torch.cat(pieces) if torch.is_grad_enabled() else tokens_NTD  # whose frames were moved where they are
+
+    def _spoken(self, tokens_NTD: Tensor, folded: FoldedSpeech, heard: KeyValue, options: dict | None) -> Tensor:
         queries_NTE = (self.norm2(tokens_NTD).flatten(0, 1) @ folded.queries_DE).unflatten(0, tokens_NTD.shape[:2])
         heads = len(REGIONS) * self.heads
-        keys, values = kept.heard.of(tokens_NTD.shape[0])
+        keys, values = heard.of(tokens_NTD.shape[0])
         heard_NTE = self.attention(queries_NTE, keys, values, heads, transformer_options=options or {})
         heard_NTRD = heard_NTE.unflatten(-1, (len(REGIONS), -1)).mul_(folded.shares_NTR1)
         update_NTD = (heard_NTRD.flatten(-2).flatten(0, 1) @ folded.out_ED).view(tokens_NTD.shape)
-        return added(tokens_NTD + folded.field_NTD, update_NTD)
+        return _moved(_moved(tokens_NTD, folded.field_NTD), update_NTD)
 
     def folded(self, regions: SpeechRegions, like: Tensor) -> FoldedSpeech:
         """For maps of one frame or of every one, in the type of ``like`` and where it is. The layers are asked for what
@@ -224,6 +237,11 @@ class MaskedAudioAttention(nn.Module):
                 f"{tuple(maps.shape[-2:])}, the hidden states are {frames} frames of {(height, width)}"
             )
         return maps
+
+
+def _moved(tokens_NTD: Tensor, update: Tensor) -> Tensor:
+    """tokens + update, in the memory of ``tokens``, which nobody else may hold, where there are no gradients."""
+    return tokens_NTD + update if torch.is_grad_enabled() else tokens_NTD.add_(update)
 
 
 def _convolved(conv: nn.Module, rows_ND: Tensor) -> Tensor:
