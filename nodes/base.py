@@ -69,7 +69,7 @@ def encode_portrait(
         )
 
     person = _moved(host.on_device(encoders.around, run), torch.device("cpu"))
-    key = fingerprint([encoders.key, seen.picture_HW3, seen.box_HW, *seen.maps, identity])
+    key = fingerprint([encoders.key, seen.picture_HW3, seen.box_HW, *seen.maps, identity, latent])
     return BasePortrait(key=key, latent=latent, sites=(), person=person, vae=vae)
 
 

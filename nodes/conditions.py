@@ -63,7 +63,7 @@ def encode_portrait(
     sites = host.on_device(
         encoders.reference_net, lambda net, device: tuple(site.cpu() for site in net(latent.to(device)))
     )
-    return PortraitCondition(key=fingerprint([encoders.key, square]), latent=latent.cpu(), sites=sites)
+    return PortraitCondition(key=fingerprint([encoders.key, square, latent.cpu()]), latent=latent.cpu(), sites=sites)
 
 
 def motion_features(encoders: EncoderSet, latents_kZhw: Tensor) -> tuple[Tensor, ...]:

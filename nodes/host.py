@@ -279,7 +279,7 @@ class Denoiser(PortraitUNet):
         added = None if located is None else located.to(x).expand(x.shape[0], -1, -1, -1)
         how = (branches, x.shape, x.dtype, x.device)
         features = run.of(given.features, how, lambda: _to(given.features, x))
-        if not run.steady:
+        if not run.steady or torch.is_grad_enabled():
             return {
                 "reference": features.batched(branches),
                 "audio_NSA": audio_NSA,

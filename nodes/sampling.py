@@ -67,7 +67,7 @@ class ConditionGuider(comfy.samplers.CFGGuider):
         conds = [self.conds["positive" if name == "full" else name] for name in passes]
         options = dict(model_options or {})
         self.reuse.begin()
-        if self.savings.reuse > 1:
+        if self.savings.reuse > 1 and options.get("context_handler") is None:  # whose windows are calls of one shape
             options["transformer_options"] = {**options.get("transformer_options", {}), DEEP: self.reuse}
         out = comfy.samplers.calc_cond_batch(self.inner_model, conds, x, timestep, options)
         return guided_in_silence(dict(zip(passes, out, strict=True)), **scales)
@@ -85,6 +85,9 @@ def job_key(
     """Everything that shapes the frames: weights and their patches, inputs, settings."""
     weights = [str(model.model_options.get(CHECKPOINT, "")), *_contents(sorted(model.patches.items()))]
     weights += [part for pair in sorted(own_experts(model).items()) for part in pair]
+    sampling = model.get_model_object("model_sampling")
+    weights += [str(model.model.get_dtype()), type(sampling).__name__, str("context_handler" in model.model_options)]
+    weights += [comfy.samplers.calculate_sigmas(sampling, settings.scheduler, settings.steps).cpu()]
     return fingerprint([*weights, portrait.key, speech.key, emotion.key, sorted(asdict(settings).items())])
 
 

@@ -14,7 +14,9 @@ emotion with the experts and without them.
 
 from __future__ import annotations
 
+import json
 import logging
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -141,8 +143,9 @@ class BaseTask:
             self.held[emotion] = theirs[HELD_OUT - 1 :: HELD_OUT] or theirs[1:][-1:]
         held = {number for numbers in self.held.values() for number in numbers}
         self.pool = [n for n in range(len(clips)) if n not in held and n not in self.neutral]
-        if not self.pool:
-            raise ConfigError("every clip with an emotion is held out; add more of them")
+        for emotion in self.emotions:
+            if not any(bool((shown[n][:, 1 + EXPERTS.index(emotion)] > 0).any()) for n in self.pool):
+                raise ConfigError(f"every clip that shows {emotion} is held out to measure by; add another one of it")
 
     @property
     def lead(self) -> int:
@@ -245,6 +248,7 @@ def run(config: BaseTrain) -> Path:
     size = config.data.image_size or system.config.image_size
     clips = EmotionClips(Path(config.data.clips), Path(config.cache) / "emotion_clips", system, ear, base, size)
     task = BaseTask(config, system, clips)
+    claim_table(folder, clips)
     experts = nn.ModuleDict({_flat(name): site.emotion.experts for name, site in system.denoiser.sites()})
     before = _states(system)
     if config.stage.save_memory:
@@ -253,7 +257,8 @@ def run(config: BaseTrain) -> Path:
     about = {"author": config.author, "note": config.note} if config.author or config.note else {}
     about |= {"licence": config.licence, "data_licence": config.data_licence, "name": config.name}
     made = folder / "experts.part"
-    made.mkdir(exist_ok=True)
+    shutil.rmtree(made, ignore_errors=True)  # of a run that was stopped here
+    made.mkdir()
     for emotion in task.emotions:
         card = _card(task, experts, emotion)
         log.info("%s, held-out clips: %s", emotion, card)
@@ -266,6 +271,18 @@ def run(config: BaseTrain) -> Path:
         load_expert(path)  # what was written can be read
     made.rename(finished)
     return finished
+
+
+def claim_table(folder: Path, clips: EmotionClips) -> None:
+    """A run belongs to its clips too: with others, what is held out would not be what was held out before."""
+    path = folder / "clips.json"
+    wanted = [[str(entry.path), entry.emotion, entry.person] for entry in clips.entries]
+    if not path.exists():
+        path.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
+    elif json.loads(path.read_text(encoding="utf-8")) != wanted:
+        raise ConfigError(
+            f"{folder} began with another table of clips; set it back, change `name`, or delete the folder"
+        )
 
 
 def compute_again(network: nn.Module) -> None:

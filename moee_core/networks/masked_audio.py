@@ -187,7 +187,9 @@ class MaskedAudioAttention(nn.Module):
         heads = len(REGIONS) * self.heads
         keys, values = heard.of(tokens_NTD.shape[0])
         heard_NTE = self.attention(queries_NTE, keys, values, heads, transformer_options=options or {})
-        heard_NTRD = heard_NTE.unflatten(-1, (len(REGIONS), -1)).mul_(folded.shares_NTR1)
+        by_region = heard_NTE.unflatten(-1, (len(REGIONS), -1))
+        shares = folded.shares_NTR1
+        heard_NTRD = by_region * shares if torch.is_grad_enabled() else by_region.mul_(shares)
         update_NTD = (heard_NTRD.flatten(-2).flatten(0, 1) @ folded.out_ED).view(tokens_NTD.shape)
         return _moved(_moved(tokens_NTD, folded.field_NTD), update_NTD)
 

@@ -110,7 +110,7 @@ class DiceTalkSystem(nn.Module):
     def audio_tokens(self, features_TLD: Tensor, frames: Tensor) -> Tensor:
         """(F, S, D) for some frames of a recording, from features 50 times a second; before and behind it is silence,
         features of zeros."""
-        at = frames[:, None] * SPEECH_STEP + torch.arange(SPEECH_FRAMES)[None] - SPEECH_BEFORE
+        at = frames[:, None] * SPEECH_STEP + torch.arange(SPEECH_FRAMES, device=frames.device)[None] - SPEECH_BEFORE
         inside = (at >= 0) & (at < len(features_TLD))
         windows = features_TLD[at.clamp(0, len(features_TLD) - 1)]
         return self.audio_projector(windows * inside[..., None, None].to(windows))
@@ -174,7 +174,7 @@ class DiceTalkSystem(nn.Module):
 
         found = sample_shifting(
             predict,
-            noise_TZhw,
+            noise_TZhw.to(latent.device),
             steps=sampling.steps,
             window=config.window_frames,
             overlap=sampling.overlap,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from moee_core.audio.read import Waveform
 from moee_core.audio.wav2vec2 import load_wav2vec2
@@ -211,6 +213,7 @@ def test_the_command_line_says_what_is_wrong(
         ("file,person\na.mp4,x", "has no column emotion"),
         ("file,emotion\nnone.mp4,happy", "clips.csv, line 2: there is no file"),
         ("file,emotion\na.mp4,joyous", "clips.csv, line 2: "),
+        ("file,emotion\na.mp4,@smirk:0.5", "@smirk is an expert of somebody's own"),
         ("file,emotion,face\na.mp4,happy,1 2 3", "face is 3 numbers"),
         ("file,emotion,face\na.mp4,happy,a b c d", "could not convert"),
     ],
@@ -243,6 +246,44 @@ def test_clips_without_an_emotion_teach_nothing(folder: Path, tmp_path: Path):
     config = settings(folder, name="nothing", runs=str(tmp_path))
     with pytest.raises(ConfigError, match="no clip shows an emotion"):
         base_experts.run(replace(config, data=base_experts.BaseData(clips=str(clips), image_size=64)))
+
+
+def test_a_run_goes_on_with_the_clips_it_began_with(folder: Path, experts: Path, tmp_path: Path):
+    """What is held out would be others otherwise, and some of them trained on."""
+    config = settings(folder)
+    system, _ = load_hallo_base(config.start_from)
+    ear, cache = load_wav2vec2(config.speech_encoder), folder / "cache" / "emotion_clips"
+    clips = EmotionClips(folder / "clips", cache, system, ear, base_content(config.start_from), 64)
+    base_experts.claim_table(experts.parent, clips)
+    clips.entries = clips.entries[1:]
+    with pytest.raises(ConfigError, match="began with another table of clips"):
+        base_experts.claim_table(experts.parent, clips)
+
+
+def test_every_emotion_keeps_a_clip_to_learn_from(folder: Path, tmp_path: Path):
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    lines = ["file,emotion,face"]
+    for number, emotion in enumerate(["happy", "happily_surprised", "surprised"]):
+        shutil.copy(folder / "clips" / "1.mp4", clips / f"{number}.mp4")
+        lines.append(f"{number}.mp4,{emotion},14 8 50 60")
+    (clips / TABLE).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    config = settings(folder, name="all held out", runs=str(tmp_path))
+    with pytest.raises(ConfigError, match="every clip that shows surprised is held out"):
+        base_experts.run(replace(config, data=base_experts.BaseData(clips=str(clips), image_size=64)))
+
+
+def test_another_speech_encoder_hears_anew(folder: Path):
+    config = settings(folder)
+    system, _ = load_hallo_base(config.start_from)
+    cache, made_by = folder / "cache" / "emotion_clips", base_content(config.start_from)
+    ear = load_wav2vec2(config.speech_encoder)
+    before = EmotionClips(folder / "clips", cache, system, ear, made_by, 64).paths
+    with torch.no_grad():
+        ear.model.encoder.layer_norm.weight.mul_(2)
+    after = EmotionClips(folder / "clips", cache, system, ear, made_by, 64)
+    assert not set(before) & set(after.paths)
+    assert not torch.equal(after[0].features, load_file(before[0])["features"].half())
 
 
 def test_a_clip_without_a_face_is_named(folder: Path, tmp_path: Path):

@@ -33,6 +33,7 @@ from moee_core.networks.masked_audio import SpeechRegions
 from moee_core.portrait.regions import FaceBounds, find_bounds, framed
 from moee_core.systems.hallo import HalloSystem
 from moee_core.video.frames import num_frames, read_video, video_rate
+from moee_core.weights.checkpoint import state_hash
 from training.config import ConfigError
 
 log = logging.getLogger(__name__)
@@ -90,11 +91,13 @@ def _entry(folder: Path, table: Path, line: int, row: dict[str, str]) -> Entry:
     if not path.is_file():
         raise ConfigError(f"{where}: there is no file {path}")
     try:
-        parse_emotion(row["emotion"] or "")
+        called = parse_emotion(row["emotion"] or "").own_names
         said = (row.get("face") or "").split()
         face = tuple(float(number) for number in said)
     except (MoEEError, ValueError) as error:
         raise ConfigError(f"{where}: {error}") from error
+    if called:
+        raise ConfigError(f"{where}: {called[0]} is an expert of somebody's own; say what the clip shows by labels")
     if len(face) not in (0, 4):
         raise ConfigError(f"{where}: face is {len(face)} numbers, x0 y0 x1 y1 are wanted, or none")
     person = (row.get("person") or "").strip()
@@ -111,10 +114,11 @@ class EmotionClips:
         if not self.entries:
             raise ConfigError(f"{folder / TABLE} lists no clip")
         self.paths: list[Path] = []
+        made_by = f"{made_by} {state_hash(ear.model.state_dict())} {ear.normalise}"
         cache.mkdir(parents=True, exist_ok=True)
         for number, entry in enumerate(self.entries, 1):
             stat = entry.path.stat()
-            what = [made_by, size, entry.path.name, stat.st_size, stat.st_mtime_ns, entry.emotion, entry.face]
+            what = [made_by, size, str(entry.path), stat.st_size, stat.st_mtime_ns, entry.emotion, entry.face]
             path = cache / f"{hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]}.safetensors"
             if not path.exists():
                 log.info("encoding clip %d of %d: %s", number, len(self.entries), entry.path.name)
