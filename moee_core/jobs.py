@@ -19,6 +19,7 @@ import math
 import os
 import shutil
 import time
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +31,7 @@ from torch import Tensor
 from .errors import MoEEError
 
 FORMAT = 1
-MANIFEST, LATENTS = "manifest.json", "latents.npy"
+MANIFEST, LATENTS, STEPS = "manifest.json", "latents.npy", "steps.npz"
 
 
 class JobError(MoEEError, ValueError):
@@ -114,6 +115,63 @@ class Job:
         return torch.from_numpy(np.load(self.folder / LATENTS, mmap_mode="c"))
 
 
+@dataclass
+class StepJob:
+    """A clip whose frames are all sampled together, step after step: ``steps.npz`` holds how many are done and the
+    state behind them, and is replaced whole; the finished clip is ``latents.npy``, as of any other job."""
+
+    folder: Path
+    shape: tuple[int, int, int, int]
+    done: int = 0
+    state: Tensor | None = field(default=None, repr=False)
+
+    @classmethod
+    def open(cls, root: Path, key: str, shape: tuple[int, int, int, int]) -> StepJob:
+        """Continue the job ``key`` below ``root``, or begin it. A state that cannot be read is begun anew."""
+        job = cls(folder=root / key, shape=shape)
+        try:
+            job.folder.mkdir(parents=True, exist_ok=True)
+            os.utime(job.folder)
+        except OSError as error:
+            raise JobError(
+                f"cannot use the job folder {job.folder}: {str(error)[:120]}; free disk space, or delete the folder"
+            ) from error
+        try:
+            with np.load(job.folder / STEPS, allow_pickle=False) as found:
+                done, latents = int(found["done"]), found["latents"]
+            if latents.shape == shape and latents.dtype == np.float32 and done > 0:
+                job.done, job.state = done, torch.from_numpy(latents)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            pass
+        return job
+
+    def add(self, done: int, latents_TZhw: Tensor) -> None:
+        """The state behind ``done`` steps; it is on disk when this returns."""
+        temporary = self.folder / f".{STEPS}.{os.getpid()}"
+        with temporary.open("wb") as stream:
+            np.savez(stream, done=done, latents=latents_TZhw.detach().to("cpu", torch.float32).numpy())
+        os.replace(temporary, self.folder / STEPS)
+        self.done = done
+
+    def finish(self, latents_FZhw: Tensor) -> None:
+        """Keep the clip, and let go of the state."""
+        temporary = self.folder / f".{LATENTS}.{os.getpid()}.npy"
+        np.save(temporary, latents_FZhw.detach().to("cpu", torch.float32).numpy())
+        os.replace(temporary, self.folder / LATENTS)
+        (self.folder / STEPS).unlink(missing_ok=True)
+        self.state = None
+
+    def finished(self, frames: int) -> Tensor | None:
+        """(frames, Z, h, w) over the file of a clip that is finished."""
+        try:
+            latents = np.load(self.folder / LATENTS, mmap_mode="c")
+        except (OSError, ValueError):
+            return None
+        if latents.shape != (frames, *self.shape[1:]) or latents.dtype != np.float32:
+            return None
+        return torch.from_numpy(latents)
+
+
 def _frames_done(folder: Path, shape: tuple[int, ...]) -> int:
     """What the manifest says; 0 without one, or with one of another version or shape."""
     try:
@@ -170,8 +228,9 @@ def prune(root: Path, keep_days: float, keep_bytes: int, protect: str = "") -> l
         return []
     found = []
     for folder in root.iterdir():
-        if (folder / LATENTS).exists() and folder.name != protect:
-            found.append((folder.stat().st_mtime, (folder / LATENTS).stat().st_size, folder))
+        files = [folder / name for name in (LATENTS, STEPS) if (folder / name).exists()]
+        if files and folder.name != protect:
+            found.append((folder.stat().st_mtime, sum(path.stat().st_size for path in files), folder))
     removed, kept = [], 0
     for modified, size, folder in sorted(found, key=lambda item: item[0], reverse=True):
         if time.time() - modified > keep_days * 86400 or kept + size > keep_bytes:

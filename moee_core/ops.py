@@ -26,6 +26,7 @@ class Operations(Protocol):
     Conv2d: Any
     Conv1d: Any
     Conv3d: Any
+    ConvTranspose2d: Any
     GroupNorm: Any
     LayerNorm: Any
     Embedding: Any
@@ -171,6 +172,12 @@ class Build:
     def conv_over_time(self, width: int) -> Any:
         """Three frames at a time, each place alone; x (B, C, F, H, W)."""
         return self.operations.Conv3d(width, width, (3, 1, 1), padding=(1, 0, 0), dtype=self.dtype, device=self.device)
+
+    def conv_doubling(self, inputs: int, outputs: int) -> Any:
+        """A transposed convolution over 4 x 4 places that doubles height and width."""
+        return self.operations.ConvTranspose2d(
+            inputs, outputs, 4, stride=2, padding=1, dtype=self.dtype, device=self.device
+        )
 
     def group_norm(self, groups: int, width: int, eps: float = 1e-5) -> Any:
         return self.operations.GroupNorm(groups, width, eps=eps, dtype=self.dtype, device=self.device)

@@ -28,7 +28,7 @@ from .dictionary import Dictionary, DictionaryConfig, Quantised
 @dataclass(frozen=True, kw_only=True)
 class EmotionBankConfig:
     """Sizes; the defaults are the published ones. ``classes`` of the discrimination head, which reads ``features``
-    channels of the denoiser."""
+    channels of the denoiser. ``form``: "bank", or "direct", the prior's own tokens without any bank (an ablation)."""
 
     prior_width: int = 256
     hidden: int = 1024
@@ -39,8 +39,11 @@ class EmotionBankConfig:
     features: int = 1280
     head_widths: tuple[int, int] = (512, 256)
     classes: int = 22
+    form: str = "bank"
 
     def __post_init__(self) -> None:
+        if self.form not in ("bank", "direct"):
+            raise ValueError(f"EmotionBankConfig.form must be bank or direct, got {self.form!r}")
         for name in ("prior_width", "hidden", "tokens", "width", "codes", "heads", "features", "classes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"EmotionBankConfig.{name} must be at least 1, got {getattr(self, name)}")
@@ -85,6 +88,8 @@ class EmotionBank(nn.Module):
         if prior_RP.ndim != 2 or prior_RP.shape[1] != self.config.prior_width:
             raise ValueError(f"priors must be (R, {self.config.prior_width}), got {tuple(prior_RP.shape)}")
         asked_RSD = self.to_q(self.prior_tokens(prior_RP))
+        if self.config.form == "direct":
+            return asked_RSD
         if retrieval:
             told = self.code_tokens(self.retrieved(prior_RP).values)
         else:

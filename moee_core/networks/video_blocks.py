@@ -55,7 +55,7 @@ class TemporalResnetBlock(nn.Module):
     def forward(self, x_BCFHW: Tensor, emb_BFE: Tensor) -> Tensor:
         h = self.conv1(silu(self.norm1(x_BCFHW)))
         shift_BFC = self.time_emb_proj(nn.functional.silu(emb_BFE))
-        h = h + shift_BFC.transpose(1, 2)[..., None, None]
+        h = added(shift_BFC.transpose(1, 2)[..., None, None], h)
         return added(x_BCFHW, self.conv2(silu(self.norm2(h))))
 
 
@@ -147,8 +147,7 @@ class AdaptedAttention(CrossAttention):
         out = attend(kept.image) if isinstance(kept.image, Heard) else kept.image
         for heard, scale in zip(kept.adapters, scales, strict=True):
             if heard is not None:
-                part = attend(heard)
-                out = out + part * scale
+                out = added(out, attend(heard) * scale)
         return self.to_out[0](out)
 
 
@@ -193,7 +192,7 @@ class TimeBlock(nn.Module):
         x_BFTC = x_BFTC + self.attn1.over_frames(self.norm1(x_BFTC), 0, options)
         asked = self.norm2(x_BFTC).flatten(1, 2)  # all tokens of a branch read the same contexts
         update = self.attn2.read(asked, kept, scales, options)
-        x_BFTC = x_BFTC + (update.unflatten(1, (frames, places)) if update.shape[1] > 1 else update[:, None])
+        x_BFTC = added(x_BFTC, update.unflatten(1, (frames, places)) if update.shape[1] > 1 else update[:, None])
         return added(x_BFTC, self.ff(self.norm3(x_BFTC)))
 
 

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops import Build
+from ..ops import Build, added
 from .blocks import TimeEmbedding
 from .config import VideoUNetConfig
 from .video_blocks import AdaptedAttention, KeptContext, Resample, VideoResnetBlock, VideoTransformer
@@ -207,7 +207,7 @@ class VideoUNet(nn.Module):
         )
         x = self.conv_in(x_NZHW)
         if added_NCHW is not None:
-            x = x + added_NCHW
+            x = added(added_NCHW, x)
         skips = [x]
         for block in self.down_blocks:
             x, more = block(x, emb, read)

@@ -19,36 +19,71 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..audio.projector import TokenProjector
+from ..diffusion.anchor import from_change, to_change
 from ..diffusion.shifting import chain_weights, sample_shifting
 from ..emotion.bank import EmotionBank, EmotionBankConfig
+from ..emotion.prior_embedder import PriorEmbedder, PriorEmbedderConfig
+from ..emotion.vocabulary import LABELS
 from ..networks.conditions import FaceLocator
 from ..networks.config import VideoUNetConfig
 from ..networks.video_unet import VideoUNet
 from ..ops import DEFAULT_BUILD, Build
 
-SPEECH_FRAMES, SPEECH_BEFORE, SPEECH_STEP = 10, 4, 4
-"""Of speech features at 50 a second: how many a video frame reads, how many of them before it, and how many from one
-frame to the next at 12.5 a second."""
+EARS, PICTURES = ("whisper", "embedded"), ("clip", "latent")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DiceConfig:
-    """Sizes; the defaults are the published ones. ``ids``: frame rate, motion and expression buckets as numbers."""
+    """Sizes; the defaults are the published ones. ``ids``: frame rate, motion and expression buckets as numbers.
+
+    ``ear``: whose features are heard; "embedded" is the speech encoder of the model that ships. Of these features a
+    video frame reads ``speech_frames``, ``speech_before`` of them before it, and the next frame those ``speech_step``
+    further. ``picture``: where the portrait's token comes from, CLIP's embedding or the portrait's latent.
+    ``embedder``: its sizes, where priors can be made of a video and a recording. ``named_priors``: whether the eight
+    labels have priors of their own in the file. ``change_scale``: see ``diffusion/anchor.py``; 0 is plain SVD.
+    """
 
     unet: VideoUNetConfig = field(default_factory=VideoUNetConfig)
     bank: EmotionBankConfig = field(default_factory=EmotionBankConfig)
+    embedder: PriorEmbedderConfig | None = None
+    named_priors: bool = False
+    ear: str = "whisper"
+    picture: str = "clip"
+    change_scale: float = 0.0
     speech_layers: int = 5
     speech_width: int = 384
     speech_hidden: int = 1024
+    speech_frames: int = 10
+    speech_before: int = 4
+    speech_step: int = 4
     locator_widths: tuple[int, ...] = (16, 32, 96, 256)
     window_frames: int = 25
     fps: float = 12.5
     motion_bucket: float = 8.0
     expression_bucket: float = 16.0
     latent_scale: float = 0.18215
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("ear", EARS), ("picture", PICTURES)):
+            if getattr(self, name) not in allowed:
+                found = getattr(self, name)
+                raise ValueError(f"DiceConfig.{name} must be one of {', '.join(allowed)}; got {found!r}")
+        if self.unet.adapters != 2:
+            raise ValueError(f"DICE-Talk has adapters for speech and emotion, got {self.unet.adapters}")
+        if self.unet.context_width != self.bank.width:
+            raise ValueError(
+                f"the bank's tokens are {self.bank.width} wide, the UNet reads contexts of {self.unet.context_width}"
+            )
+        if self.embedder is not None and self.embedder.width != self.bank.prior_width:
+            raise ValueError(
+                f"the embedder's priors are {self.embedder.width} wide, the bank reads {self.bank.prior_width}"
+            )
+        if not self.change_scale >= 0:
+            raise ValueError(f"DiceConfig.change_scale must be 0 or more, got {self.change_scale}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +127,21 @@ class DiceConditions:
     nothing_1SD: Tensor
 
 
+class PictureToken(nn.Module):
+    """The portrait's token from its latent, seen through a grid of 4 x 4 means: where there is no CLIP."""
+
+    SIDE = 4
+
+    def __init__(self, channels: int, width: int, build: Build):
+        super().__init__()
+        self.to_token = build.linear(channels * self.SIDE**2, width)
+        self.norm = build.layer_norm(width)
+
+    def forward(self, latent_NZhw: Tensor) -> Tensor:
+        """(N, D)."""
+        return self.norm(self.to_token(F.adaptive_avg_pool2d(latent_NZhw, self.SIDE).flatten(1)))
+
+
 class DiceTalkSystem(nn.Module):
     """The networks of DICE-Talk's files. ``whole`` False leaves out the UNet, for a host that has it elsewhere."""
 
@@ -99,18 +149,26 @@ class DiceTalkSystem(nn.Module):
         super().__init__()
         self.config = config
         bank = config.bank
-        inputs = SPEECH_FRAMES * config.speech_layers * config.speech_width
+        inputs = config.speech_frames * config.speech_layers * config.speech_width
         self.audio_projector = TokenProjector(inputs, config.speech_hidden, bank.tokens, bank.width, build)
         self.bank = EmotionBank(bank, build)
         self.face_locator = FaceLocator(config.locator_widths, config.unet.block_widths[0], build)
+        if config.picture == "latent":
+            self.picture_token = PictureToken(config.unet.channels_out, bank.width, build)
+        if config.embedder is not None:
+            self.embedder = PriorEmbedder(config.embedder, build)
+        if config.named_priors:
+            self.priors = build.embedding(len(LABELS), bank.prior_width)
         if whole:
             self.unet = VideoUNet(config.unet, build)
 
     @torch.no_grad()
     def audio_tokens(self, features_TLD: Tensor, frames: Tensor) -> Tensor:
-        """(F, S, D) for some frames of a recording, from features 50 times a second; before and behind it is silence,
-        features of zeros."""
-        at = frames[:, None] * SPEECH_STEP + torch.arange(SPEECH_FRAMES, device=frames.device)[None] - SPEECH_BEFORE
+        """(F, S, D) for some frames of a recording, from its features; before and behind it is silence, features of
+        zeros."""
+        config = self.config
+        offsets = torch.arange(config.speech_frames, device=frames.device) - config.speech_before
+        at = frames[:, None] * config.speech_step + offsets[None]
         inside = (at >= 0) & (at < len(features_TLD))
         windows = features_TLD[at.clamp(0, len(features_TLD) - 1)]
         return self.audio_projector(windows * inside[..., None, None].to(windows))
@@ -118,7 +176,7 @@ class DiceTalkSystem(nn.Module):
     @torch.no_grad()
     def silence(self, like: Tensor) -> Tensor:
         """(1, S, D): what is heard of a window of zeros."""
-        size = (1, SPEECH_FRAMES, self.config.speech_layers, self.config.speech_width)
+        size = (1, self.config.speech_frames, self.config.speech_layers, self.config.speech_width)
         return self.audio_projector(like.new_zeros(size))
 
     @torch.no_grad()
@@ -128,8 +186,12 @@ class DiceTalkSystem(nn.Module):
         noise_TZhw: Tensor,
         sampling: DiceSampling = DiceSampling(),
         on_step: Callable[[int, int], None] | None = None,
+        *,
+        tail: int = 0,
     ) -> Tensor:
-        """(T - padding, Z, h, w) latents, scaled as the noise is; ``noise_TZhw`` is of the clip and its padding."""
+        """(T - padding + tail, Z, h, w) latents, scaled as the noise is; ``noise_TZhw`` is of the clip and its padding.
+        ``tail``: frames of the padding to keep. A decoder that looks along time is given them with the last frames of
+        the clip by the authors."""
         spoken = len(given.audio_TSD)
         if len(noise_TZhw) != spoken + sampling.padding:
             raise ValueError(
@@ -138,6 +200,7 @@ class DiceTalkSystem(nn.Module):
         if len(given.emotion_TSD) not in (1, spoken):
             raise ValueError(f"emotion is told for {len(given.emotion_TSD)} frames, the clip has {spoken}")
         config, latent = self.config, given.latent_1Zhw
+        portrait = config.latent_scale * latent
         ids = latent.new_tensor([[config.fps, config.motion_bucket, config.expression_bucket]])
         audio = torch.cat([given.audio_TSD, given.silence_1SD.expand(sampling.padding, -1, -1)])
         felt = given.emotion_TSD.expand(spoken, -1, -1)
@@ -159,10 +222,13 @@ class DiceTalkSystem(nn.Module):
             rows = len(asked)
             pictures, latents, sounds, feelings = zip(*(one for _, one in asked), strict=True)
             kept = self.unet.kept(torch.cat(pictures)[:, None], [torch.cat(sounds), torch.cat(feelings)], count)
-            joined = [torch.cat([x.to(latent), one.expand(count, -1, -1, -1)], dim=1) for one in latents]
+            seen, at = x, time
+            if config.change_scale:
+                seen, at = to_change(x, time, portrait, config.change_scale)
+            joined = [torch.cat([seen.to(latent), one.expand(count, -1, -1, -1)], dim=1) for one in latents]
             v = self.unet(
                 torch.cat(joined),
-                time,
+                at,
                 frames=count,
                 ids_BK=ids.expand(rows, -1),
                 kept=kept,
@@ -170,7 +236,8 @@ class DiceTalkSystem(nn.Module):
                 added_NCHW=given.located_1Chw,
             )
             parts = v.unflatten(0, (rows, count))
-            return sum(weight * one.float() for (weight, _), one in zip(asked, parts, strict=True))  # type: ignore[return-value]
+            found: Tensor = sum(weight * one.float() for (weight, _), one in zip(asked, parts, strict=True))  # type: ignore[assignment]
+            return from_change(found, x, time, portrait, config.change_scale) if config.change_scale else found
 
         found = sample_shifting(
             predict,
@@ -179,8 +246,8 @@ class DiceTalkSystem(nn.Module):
             window=config.window_frames,
             overlap=sampling.overlap,
             shift=sampling.shift,
-            start_from=config.latent_scale * latent,
+            start_from=portrait,
             strength=sampling.strength,
             on_step=on_step,
         )
-        return found[:spoken]
+        return found[: spoken + tail]

@@ -20,12 +20,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from moee_core.audio.projector import TokenProjector
+from moee_core.diffusion import shifting
 from moee_core.diffusion.shifting import karras_sigmas
 from moee_core.emotion.bank import EmotionBank, EmotionBankConfig
 from moee_core.networks.conditions import FaceLocator
 from moee_core.networks.config import VideoUNetConfig
 from moee_core.networks.video_unet import mask_at
 from moee_core.ops import Build
+from moee_core.systems import dice_talk
 from moee_core.systems.dice_talk import DiceConditions, DiceConfig, DiceSampling, DiceTalkSystem
 from moee_core.weights.dice_talk import FILES, PUBLISHED, dice_shapes, load_dice_talk
 from moee_core.weights.key_map import EMOTION_BANK, KeyMap
@@ -145,12 +147,19 @@ def test_blocks_of_the_unet(system: DiceTalkSystem):
 
     hooks = [module.register_forward_hook(keep(name)) for name, module in places.items()]
     time = first.temporal_transformer_blocks[0]
+    for name, block in (("spatial", first.transformer_blocks[0]), ("temporal", time)):
+        hooks.append(block.attn2.to_out[0].register_forward_hook(keep(f"down0_attn0_{name}_attn2")))
     hooks.append(time.register_forward_hook(keep("down0_attn0_temporal_block")))
     try:
         drawn(system)
     finally:
         for hook in hooks:
             hook.remove()
+    # theirs looks along time with every place as a row, ours with every branch as one
+    along = seen["down0_attn0_temporal_attn2"].unflatten(1, (FRAMES, -1)).transpose(1, 2)
+    seen["down0_attn0_temporal_attn2"] = along.flatten(0, 1)
+    traced = {key.removeprefix("trace.") for key in stored("unet_tiny/outputs") if key.startswith("trace.")}
+    assert set(seen) == traced
     for name, found in seen.items():
         close(found, "unet_tiny/outputs", f"trace.{name}")
 
@@ -222,38 +231,107 @@ def case_names() -> list[str]:
     return list(json.loads(path.read_text(encoding="utf-8"))["cases"]) if path.is_file() else ["none"]
 
 
-@pytest.mark.parametrize("name", case_names())
-def test_the_whole_loop(system: DiceTalkSystem, name: str):
-    case = json.loads((FOLDER / "pipeline_tiny" / "config.json").read_text(encoding="utf-8"))["cases"][name]
+def case(name: str) -> dict[str, Any]:
+    return json.loads((FOLDER / "pipeline_tiny" / "config.json").read_text(encoding="utf-8"))["cases"][name]
+
+
+@torch.no_grad()
+def sampled(system: DiceTalkSystem, name: str, tail: int = 0) -> Tensor:
+    """The latents of a case of the pipeline, with some frames of the padding."""
+    told = case(name)
     given, expected = stored("pipeline_tiny/inputs"), stored("pipeline_tiny/outputs")
-    frames, padding = case["num_frames"], case["frames_per_batch"]
-    (low, high), (from_low, from_high) = case["g1"], case["g2"]
+    frames, padding = told["num_frames"], told["frames_per_batch"]
+    (low, high), (from_low, from_high) = told["g1"], told["g2"]
     sampling = DiceSampling(
-        steps=case["steps"],
+        steps=told["steps"],
         reference_guidance=high,
         audio_guidance=from_high,
         ramp_from=(low, from_low, from_low),
-        overlap=case["overlap"],
-        shift=case["shift_offset"],
+        overlap=told["overlap"],
+        shift=told["shift_offset"],
         padding=padding,
-        strength=case["i2i"],
+        strength=told["i2i"],
     )
+    conditions = DiceConditions(
+        image_1D=expected["clip_embeds"],
+        latent_1Zhw=expected["vae_mode"],
+        located_1Chw=system.face_locator(given["face_mask"]),
+        mask_1HW=given["face_mask"][0, :1],
+        audio_TSD=given["audio_list"][:frames],
+        emotion_TSD=given["emo_list"][:frames],
+        silence_1SD=given["uncond_audio_list"][:1],
+        nothing_1SD=given["uncond_emo_list"][:1],
+    )
+    return system.sample(conditions, given["noise"][0, : frames + padding], sampling, tail=tail)
+
+
+@pytest.mark.parametrize("name", case_names())
+def test_the_whole_loop(system: DiceTalkSystem, name: str):
+    told = case(name)
+    found = sampled(system, name, tail=told["frames_per_batch"])
+    close(found, "pipeline_tiny/outputs", f"{name}.latents_final_with_padding", 1e-3, at=0)
+    close(karras_sigmas(told["steps"]), "pipeline_tiny/outputs", f"{name}.sigmas")
+    times = karras_sigmas(told["steps"])[:-1].log() / 4
+    close(times, "pipeline_tiny/outputs", f"{name}.timesteps")
+
+
+@pytest.mark.parametrize("name", case_names())
+def test_every_window_of_the_loop(system: DiceTalkSystem, name: str, monkeypatch: pytest.MonkeyPatch):
+    """What the network is asked and answers, window by window: v of all branches together, and where Euler goes."""
+    answers: list[Tensor] = []
+    steps: list[Tensor] = []
+    told = case(name)
+    whole = shifting.sample_shifting
+    sigmas = stored("pipeline_tiny/outputs")[f"{name}.sigmas"]
+
+    def listening(predict: Any, *given: Any, **named: Any) -> Tensor:
+        def noting(frames: Tensor, scaled: Tensor, time: Tensor, part: float) -> Tensor:
+            answers.append(predict(frames, scaled, time, part))
+            at = torch.exp(4 * time)
+            seen, following = scaled * (at**2 + 1).sqrt(), sigmas[(sigmas - at).abs().argmin() + 1]
+            clean = seen / (at**2 + 1) - answers[-1] * at / (at**2 + 1).sqrt()
+            steps.append(seen + (following - at) / at * (seen - clean))
+            return answers[-1]
+
+        return whole(noting, *given, **named)
+
+    monkeypatch.setattr(dice_talk, "sample_shifting", listening)
+    sampled(system, name)
+    assert len(answers) == told["window_calls"]
+    close(torch.stack(answers)[:, None], "pipeline_tiny/outputs", f"{name}.trace_noise_pred", 1e-3)
+    close(torch.stack(steps)[:, None], "pipeline_tiny/outputs", f"{name}.trace_window_latents", 1e-3)
+
+
+@pytest.mark.parametrize("name", case_names())
+def test_the_video(system: DiceTalkSystem, name: str):
+    """Latents to pixels, by diffusers' decoder, in pieces as long as the authors'. They decode the padding too, and a
+    piece's last frames see it."""
+    diffusers = pytest.importorskip("diffusers")
+    config = json.loads((FOLDER / "pipeline_tiny" / "config.json").read_text(encoding="utf-8"))
+    told, settings = case(name), config["vae"]
+    vae = diffusers.AutoencoderKLTemporalDecoder(
+        **{key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
+    ).eval()
+    vae.load_state_dict(stored("pipeline_tiny/vae_weights"))
+    frames, piece = told["num_frames"], told["chunk"]
+    latents = sampled(system, name, tail=min(-frames % piece, told["frames_per_batch"]))
     with torch.no_grad():
-        conditions = DiceConditions(
-            image_1D=expected["clip_embeds"],
-            latent_1Zhw=expected["vae_mode"],
-            located_1Chw=system.face_locator(given["face_mask"]),
-            mask_1HW=given["face_mask"][0, :1],
-            audio_TSD=given["audio_list"][:frames],
-            emotion_TSD=given["emo_list"][:frames],
-            silence_1SD=given["uncond_audio_list"][:1],
-            nothing_1SD=given["uncond_emo_list"][:1],
-        )
-    noise = given["noise"][0, : frames + padding]
-    found = system.sample(conditions, noise, sampling)
-    key = f"{name}.latents_final_with_padding"
-    close(found, "pipeline_tiny/outputs", key, 1e-3, at=(0, slice(frames)))
-    close(karras_sigmas(case["steps"]), "pipeline_tiny/outputs", f"{name}.sigmas")
+        encoded = vae.encode(stored("pipeline_tiny/inputs")["ref_img"]).latent_dist.mode()
+        close(encoded, "pipeline_tiny/outputs", "vae_mode")
+        parts = (latents / settings["scaling_factor"]).split(piece)
+        found = torch.cat([vae.decode(part, num_frames=len(part)).sample for part in parts])[:frames]
+    close(found.transpose(0, 1), "pipeline_tiny/outputs", f"{name}.video", 1e-3, at=0)
+
+
+def test_the_embedding_of_a_picture():
+    """By transformers' CLIP vision, which a host has as its own."""
+    transformers = pytest.importorskip("transformers")
+    settings = json.loads((FOLDER / "pipeline_tiny" / "config.json").read_text(encoding="utf-8"))["clip_vision"]
+    clip = transformers.CLIPVisionModelWithProjection(transformers.CLIPVisionConfig(**settings)).eval()
+    clip.load_state_dict(stored("pipeline_tiny/clip_weights"), strict=False)
+    with torch.no_grad():
+        found = clip(stored("pipeline_tiny/inputs")["clip_img"]).image_embeds
+    close(found, "pipeline_tiny/outputs", "clip_embeds")
 
 
 def test_noise_levels_of_every_number_of_steps():

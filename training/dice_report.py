@@ -1,0 +1,390 @@
+"""DICE-Talk's claims, measured on the face world, each a command that prints a table and writes its figures.
+
+    python -m training.dice_report ablation CONFIG MODEL SET OUT [--seeds 3] [--people 0] [--arms …]
+    python -m training.dice_report clusters CONFIG OUT [--seeds 3]
+    python -m training.dice_report map      MODEL OUT [--people 30] [--first 770]
+    python -m training.dice_report between  MODEL SET OUT [--people 0]
+    python -m training.dice_report schedule MODEL SET OUT [--people 0]
+
+CONFIG is a training configuration of DICE-Talk, MODEL a trained file, SET an evaluation set
+(``training/evaluation_set.py``), OUT a folder. What each measures is said in ``benchmarks/dice_registration_*.md``.
+ablation: networks that carry emotion start fresh in every arm, everything else from MODEL. clusters: the embedder
+alone, trained once for each seed. map: a picture of the priors by emotion and intensity. What is finished is not
+repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from moee_core.emotion.vocabulary import LABELS
+from moee_core.errors import MoEEError
+from moee_core.metrics.clusters import clustering_strength
+from moee_core.metrics.definitions import correlation, spearman
+from moee_core.metrics.evaluate import LABEL_ORDER, load_people
+from moee_core.motion.expression import expression
+from moee_core.systems.dice_talk import DiceTalkSystem
+from moee_core.systems.moee import MoEESystem
+from moee_core.video.frames import write_image
+from moee_core.weights.dice_file import load_dice_file
+from training import dice_talk
+from training.ablation_gates import T_95
+from training.config import from_table, read_table
+from training.data.clips import prepare_clips
+from training.data.dice_clips import DiceClips, prepare_dice_clips
+from training.data.motion_clips import prepare_takes
+from training.data.prior_clips import Scene, scenes_of
+from training.dice_config import DiceTrain
+from training.dice_measure import Readers, emotions_and_identity, maker, named_prior, video_prior
+from training.loop import run_stage
+from training.run import set_up_logging, settle_precision
+from training.stages.dice_denoiser import denoiser_stage
+from training.stages.dice_embedder import MODALITIES, embedder_stage, priors_of
+
+log = logging.getLogger(__name__)
+
+ARMS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "mean prior": {"prior": "mean"},
+    "no bank": {"form": "direct", "vq": 0.0},
+    "no objective": {"discrimination": 0.0},
+    "learnable": {"whole_bank": 1.0, "vq": 0.0},
+}
+FIGURES = ("named", "video", "identity", "F-SIM[discriminant]")
+FRESH = ("bank.", ".adapters.1.")
+"""Names of all that carries emotion."""
+PLACES = 9
+CONCERNED = 0.3
+"""Difference of an action unit between two emotions from which it is one by which they are told."""
+PAIRS = (("neutral", "happy"), ("neutral", "angry"), ("neutral", "surprised"), ("sad", "happy"), ("angry", "fear"))
+SCHEDULE_SECONDS, EASE_SECONDS = 3.0, 0.4
+INTENSITIES = (0.35, 0.7, 1.05)
+
+
+def with_interval(values: list[float]) -> tuple[float, float]:
+    """Mean and half of the 95 % interval (Student's t)."""
+    mean = float(np.mean(values))
+    if len(values) not in T_95:
+        return mean, math.nan
+    return mean, T_95[len(values)] * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+
+
+# ---- ablation -------------------------------------------------------------------------------------------------------
+
+
+def arm_of(config: DiceTrain, arm: str, seed: int) -> DiceTrain:
+    """The configuration of an arm."""
+    changes = dict(ARMS[arm])
+    bank = dataclasses.replace(config.system.bank, form=changes.pop("form", "bank"))
+    stages = dataclasses.replace(config.stages, denoiser=dataclasses.replace(config.stages.denoiser, **changes))
+    system = dataclasses.replace(config.system, bank=bank)
+    return dataclasses.replace(config, seed=seed, system=system, stages=stages, start_from="")
+
+
+def started(config: DiceTrain, around: MoEESystem, model: DiceTalkSystem) -> DiceTalkSystem:
+    """An arm's networks before training."""
+    system = dice_talk.start(config, around)
+    fresh = system.state_dict()
+    taken = {key: value for key, value in model.state_dict().items() if not any(part in key for part in FRESH)}
+    system.load_state_dict({**fresh, **taken})
+    return system
+
+
+def ablation(options: argparse.Namespace) -> str:
+    config = settle_precision(_config(options.config), _folder(options.out))
+    around, model = dice_talk.load_around(config), load_dice_file(options.model)
+    people = load_people(options.set, options.people)
+    readers = Readers.of(people)
+    clips = _clips(config, around, model)
+    rows: list[dict[str, Any]] = []
+    for seed in range(1, options.seeds + 1):  # all arms of a seed before the next: what is cut short stays balanced
+        for arm in options.arms:
+            name = f"{arm.replace(' ', '_')}-{seed}"
+            path = options.out / f"{name}.json"
+            if not path.exists():
+                wanted = arm_of(config, arm, seed)
+                system = started(wanted, around, model)
+                system.priors.load_state_dict(model.priors.state_dict())
+                stage = denoiser_stage(wanted, system, around.autoencoder, clips)
+                run_stage(dataclasses.replace(stage, validate=None), _folder(options.out / name))
+                (options.out / name / "state.pt").unlink(missing_ok=True)
+                system.eval().requires_grad_(False)
+                figures = emotions_and_identity(maker(system, around), system, around, people, readers, 3)
+                path.write_text(json.dumps({"arm": arm, "seed": seed, **figures}, indent=1) + "\n", encoding="utf-8")
+                log.info("%s, seed %d: %s", arm, seed, figures)
+            rows.append(json.loads(path.read_text(encoding="utf-8")))
+    return arms_table(rows)
+
+
+def arms_table(rows: list[dict[str, Any]]) -> str:
+    """Means by arm, and differences from the full one with their intervals."""
+    lines = [f"{'arm':14}" + "".join(f"{name:>26}" for name in FIGURES)]
+    full = {row["seed"]: row for row in rows if row["arm"] == "full"}
+    for arm in ARMS:
+        mine = {row["seed"]: row for row in rows if row["arm"] == arm}
+        if not mine:
+            continue
+        cells = ""
+        for name in FIGURES:
+            cell = f"{np.mean([row[name] for row in mine.values()]):.3f}"
+            both = sorted(set(mine) & set(full))
+            if arm != "full" and both:
+                mean, half = with_interval([mine[seed][name] - full[seed][name] for seed in both])
+                cell += f" ({mean:+.3f} ± {half:.3f})"
+            cells += f"{cell:>26}"
+        lines.append(f"{arm:14}{cells}")
+    return "\n".join(lines) + "\n"
+
+
+def _clips(config: DiceTrain, around: MoEESystem, model: DiceTalkSystem) -> DiceClips:
+    cache = Path(config.cache)
+    scenes = _scenes(config, around, "train")
+    prepared = prepare_clips(config.data, config.data_seed, cache)
+    return prepare_dice_clips(prepared, around, model.embedder, scenes, config.data_seed)
+
+
+def _scenes(config: DiceTrain, around: MoEESystem, split: str) -> list[Scene]:
+    assert around.ear is not None  # load_around asked for it
+    takes = prepare_takes(config.takes, config.data_seed, Path(config.cache), split)
+    return scenes_of(takes, split, around.ear, config.takes.wide_speech if split == "train" else "")
+
+
+# ---- clusters -------------------------------------------------------------------------------------------------------
+
+
+def clusters(options: argparse.Namespace) -> str:
+    config = settle_precision(_config(options.config), _folder(options.out))
+    around = dice_talk.load_around(config)
+    assert around.ear is not None  # load_around asked for it
+    train, tune, test = (_scenes(config, around, split) for split in ("train", "tune", "test"))
+    found: dict[str, list[float]] = {name: [] for name in MODALITIES}
+    by_label: dict[str, dict[str, list[float]]] = {name: {label: [] for label in LABELS} for name in MODALITIES}
+    for seed in range(1, options.seeds + 1):
+        path = options.out / f"clusters-{seed}.json"
+        if not path.exists():
+            seeded = dataclasses.replace(config, seed=seed)
+            system = dice_talk.start(seeded, around)
+            stage = embedder_stage(seeded, system, around.ear, train, tune)
+            run_stage(stage, _folder(options.out / f"embedder-{seed}"))
+            (options.out / f"embedder-{seed}" / "state.pt").unlink(missing_ok=True)
+            row = {name: strengths(system, around, test, name) for name in MODALITIES}
+            path.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
+        row = json.loads(path.read_text(encoding="utf-8"))
+        for name, strength in row.items():
+            found[name].append(float(np.mean(list(strength.values()))))
+            for label, value in strength.items():
+                by_label[name][label].append(value)
+    lines = [f"{'':10}{'strength':>16}" + "".join(f"{label:>11}" for label in LABELS)]
+    for name, values in found.items():
+        mean, half = with_interval(values)
+        cells = "".join(f"{np.mean(by_label[name][label]):11.2f}" for label in LABELS)
+        lines.append(f"{name:10}{f'{mean:.2f} ± {half:.2f}':>16}{cells}")
+    return "\n".join(lines) + "\n"
+
+
+def strengths(system: DiceTalkSystem, around: MoEESystem, scenes: list[Scene], looked_at: str) -> dict[str, float]:
+    """Label -> clustering strength, for each voice and then averaged."""
+    assert around.ear is not None  # load_around asked for it
+    means, _ = priors_of(system.embedder, around.ear, scenes, looked_at)
+    labels = np.array([scene.emotion for scene in scenes])
+    found: dict[int, list[float]] = {}
+    for speaker in sorted({scene.speaker for scene in scenes}):
+        own = np.array([scene.speaker == speaker for scene in scenes])
+        for label, value in clustering_strength(means[own], labels[own]).items():
+            found.setdefault(label, []).append(value)
+    return {LABELS[label]: float(np.mean(values)) for label, values in sorted(found.items())}
+
+
+# ---- the map --------------------------------------------------------------------------------------------------------
+
+
+def prior_map(options: argparse.Namespace) -> str:
+    from training.face_world import performance as world
+    from training.face_world.render import render
+    from training.face_world.splits import person, split_rng
+
+    model = load_dice_file(options.model)
+    around = dice_talk.load_embedded()
+    points: list[tuple[str, float, np.ndarray]] = []
+    for number in range(options.first, options.first + options.people):
+        identity, rng = person("test", number), split_rng("test", number, purpose=51)
+        pose = world.reference_pose(rng)
+        for label in LABELS:
+            for intensity in INTENSITIES if label != "neutral" else INTENSITIES[:1]:
+                vector = world.vector({} if label == "neutral" else {label: intensity})
+                state = world.portrait_state(pose, vector, identity.expressiveness)
+                picture = render(identity, state, 128)
+                prior = video_prior(model, around, picture[None].repeat(8, axis=0), None).mean_BD[0].numpy()
+                points.append((label, intensity, prior))
+    middle = np.mean([prior for label, _, prior in points if label == "neutral"], axis=0)
+    lines = ["Spearman of the distance to neutral with intensity, by emotion"]
+    figures: dict[str, float] = {}
+    for label in LABELS[1:]:
+        mine = [
+            (intensity, float(np.linalg.norm(prior - middle))) for name, intensity, prior in points if name == label
+        ]
+        figures[label] = spearman(*(np.array(values) for values in zip(*mine, strict=True)))
+        lines.append(f"{label:12}{figures[label]:8.3f}")
+    _folder(options.out)
+    (options.out / "map.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    write_image(options.out / "map.png", drawn_map(points))
+    return "\n".join(lines) + "\n"
+
+
+COLOURS = {
+    "neutral": (120, 120, 120), "angry": (205, 45, 45), "disgusted": (95, 140, 40), "fear": (120, 70, 170),
+    "happy": (235, 165, 20), "sad": (50, 100, 190), "surprised": (25, 170, 170), "contempt": (160, 90, 60),
+}  # fmt: skip
+
+
+def drawn_map(points: list[tuple[str, float, np.ndarray]], side: int = 900) -> np.ndarray:
+    """(side, side, 3) uint8: two principal components, a colour for each emotion, larger is stronger."""
+    import cv2
+
+    priors = np.stack([prior for _, _, prior in points])
+    centred = priors - priors.mean(axis=0)
+    _, _, axes = np.linalg.svd(centred, full_matrices=False)
+    places = centred @ axes[:2].T
+    low, high = places.min(axis=0), places.max(axis=0)
+    places = (places - low) / (high - low) * (side - 160) + 60
+    sheet = np.full((side, side, 3), 255, np.uint8)
+    for (label, intensity, _), (x, y) in zip(points, places, strict=True):
+        radius = 4 if label == "neutral" else round(2 + 5 * intensity)
+        cv2.circle(sheet, (round(float(x)), round(float(y))), radius, COLOURS[label], -1, cv2.LINE_AA)
+    for row, (label, colour) in enumerate(COLOURS.items()):
+        cv2.circle(sheet, (side - 130, 24 + 24 * row), 7, colour, -1, cv2.LINE_AA)
+        cv2.putText(sheet, label, (side - 115, 30 + 24 * row), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+    return sheet
+
+
+# ---- between two priors, and a schedule -----------------------------------------------------------------------------
+
+
+def concerned(first: str, second: str) -> np.ndarray:
+    """Columns of the action units by which two emotions are told apart."""
+    a, b = (expression(np.eye(len(LABELS), dtype=np.float32)[LABELS.index(name)][None])[0] for name in (first, second))
+    return np.flatnonzero(np.abs(a - b) >= CONCERNED)
+
+
+def between(options: argparse.Namespace) -> str:
+    system, around, people, readers = _measured(options)
+    make = maker(system, around)
+    found: dict[str, list[float]] = {}
+    for number, person in enumerate(people):
+        samples = person["neutral_samples"][:9600].astype(np.float32)
+        first, second = PAIRS[number % len(PAIRS)]
+        ends = [named_prior(system, name) for name in (first, second)]
+        read = []
+        for place in np.linspace(0, 1, PLACES):
+            prior = ends[0] + float(place) * (ends[1] - ends[0])
+            read.append(readers.units(make(person, samples, prior), number).mean(axis=0))
+        units = np.stack(read)
+        a, b = (expression(np.eye(len(LABELS), dtype=np.float32)[LABELS.index(n)][None])[0] for n in (first, second))
+        for column in concerned(first, second):
+            sign = math.copysign(1.0, b[column] - a[column])
+            rho = spearman(np.arange(PLACES), sign * units[:, column])
+            found.setdefault(f"{first} to {second}", []).append(rho)
+    everything = [rho for values in found.values() for rho in values]
+    _folder(options.out)
+    (options.out / "between.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    lines = [f"{name:24}{np.mean(values):8.3f}  ({len(values)} units)" for name, values in found.items()]
+    lines.append(f"{'all':24}{np.mean(everything):8.3f}  at least 0.9 in {np.mean(np.array(everything) >= 0.9):.0%}")
+    return "Spearman of action units with the place between two priors\n" + "\n".join(lines) + "\n"
+
+
+def schedule_of(fps: float, first: str, second: str) -> np.ndarray:
+    """(F, 8) emotion vectors: neutral, one emotion, another, neutral, easing in between."""
+    frames = round(SCHEDULE_SECONDS * fps)
+    order = ["neutral", first, second, "neutral"]
+    starts = np.arange(len(order)) * SCHEDULE_SECONDS / len(order)
+    eye = np.eye(len(LABELS), dtype=np.float32)
+    out = np.tile(eye[0], (frames, 1))
+    times = np.arange(frames) / fps
+    for start, name in zip(starts[1:], order[1:], strict=True):
+        t = np.clip((times - start) / EASE_SECONDS, 0, 1)[:, None]
+        ease = t * t * (3 - 2 * t)
+        out = (out * (1 - ease) + eye[LABELS.index(name)] * ease).astype(np.float32)
+    return out
+
+
+def schedule(options: argparse.Namespace) -> str:
+    system, around, people, readers = _measured(options)
+    make = maker(system, around)
+    found: list[float] = []
+    for number, person in enumerate(people):
+        first, second = LABEL_ORDER[1 + number % 6], LABEL_ORDER[1 + (number + 2) % 6]
+        vectors = schedule_of(system.config.fps, first, second)
+        samples = np.resize(person["neutral_samples"].astype(np.float32), int(SCHEDULE_SECONDS * 16000))
+        priors = torch.from_numpy(vectors) @ system.priors.weight
+        read = readers.units(make(person, samples, priors.detach()), number)
+        asked = expression(vectors)
+        columns = np.union1d(concerned("neutral", first), concerned("neutral", second))
+        found.append(float(np.mean([correlation(read[:, c], asked[:, c]) for c in columns])))
+    _folder(options.out)
+    (options.out / "schedule.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    mean, spread = float(np.mean(found)), float(np.std(found, ddof=1)) / math.sqrt(len(found))
+    return f"correlation of action units with a schedule: {mean:.3f} ± {1.96 * spread:.3f}, least {min(found):.3f}\n"
+
+
+def _measured(options: argparse.Namespace) -> tuple[DiceTalkSystem, MoEESystem, list[dict[str, np.ndarray]], Readers]:
+    people = load_people(options.set, options.people)
+    return load_dice_file(options.model), dice_talk.load_embedded(), people, Readers.of(people)
+
+
+def _config(path: str) -> DiceTrain:
+    return from_table(DiceTrain, read_table(path), "")
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], str], tuple[str, ...]]] = {
+    "ablation": (ablation, ("config", "model", "set", "out")),
+    "clusters": (clusters, ("config", "out")),
+    "map": (prior_map, ("model", "out")),
+    "between": (between, ("model", "set", "out")),
+    "schedule": (schedule, ("model", "set", "out")),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Measure DICE-Talk's claims on the face world.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, (_, places) in COMMANDS.items():
+        command = commands.add_parser(name)
+        for place in places:
+            command.add_argument(place, type=Path if place in ("set", "out") else str)
+        if name in ("ablation", "clusters"):
+            command.add_argument("--seeds", type=int, default=3)
+        if name == "ablation":
+            command.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+        if name == "map":
+            command.add_argument("--first", type=int, default=770, help="number of the first person")
+        if name != "clusters":
+            command.add_argument("--people", type=int, default=30 if name == "map" else 0)
+    options = parser.parse_args(arguments)
+    set_up_logging()
+    try:
+        text = COMMANDS[options.command][0](options)
+    except (MoEEError, ValueError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    sys.stdout.write(text)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
