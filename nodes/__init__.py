@@ -17,6 +17,8 @@ def make_extension() -> ComfyExtension:
     from comfy_api.latest import ComfyExtension, io
 
     from . import host
+    from .dice import DiceConditioning, DiceSampler, LoadDiceTalk
+    from .dice_prior import DicePriorNode, SaveDicePrior
     from .emotion import EmotionNode, EmotionTimelineNode, EmotionToLatentsNode
     from .encoders import LoadEmotionEncoders
     from .face import FacePointsNode
@@ -36,7 +38,8 @@ def make_extension() -> ComfyExtension:
     from .sample import Conditioning, Sampler
     from .samples import Samples
     from .sources import ActionUnitsNode, EmotionFromText, EmotionFromVoice, ReferenceExpression
-    from .video import VideoCombine
+    from .video import LoadRIFE, VideoCombine
+    from .windows import ShiftedWindowsNode
 
     host.register_folder()
 
@@ -72,6 +75,13 @@ def make_extension() -> ComfyExtension:
                 SwapMotionPart,
                 PlotMotion,
                 RenderMotion,
+                LoadDiceTalk,
+                DicePriorNode,
+                SaveDicePrior,
+                DiceSampler,
+                DiceConditioning,
+                ShiftedWindowsNode,
+                LoadRIFE,
             ]
 
     return MoEEExtension()

@@ -50,6 +50,13 @@ EMBEDDED = "embedded (ships with the pack)"
 EMBEDDED_FILE = Path(__file__).parents[1] / "moee_core" / "assets" / "embedded.safetensors"
 MEMORY_FACTOR = 1.0
 CHECKPOINT = "moee_checkpoint"
+WEIGHT_DTYPES = {
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "fp8_e4m3fn": torch.float8_e4m3fn,
+}
+"""What a user may ask for; anything else is the host's choice."""
 PER_FRAME = ("moee_audio", "moee_emotion", "moee_shares")
 """Conditions with one row per frame, which the host cuts for context windows by itself."""
 
@@ -67,7 +74,8 @@ def checkpoints() -> list[str]:
 
 HUBERT, ENCODERS = "hubert", "encoders"
 """Folders within ``FOLDER`` for whole folders downloaded from the hub."""
-KINDS = ("experts", "emotalker", HUBERT, ENCODERS)
+DICE, RIFE = "dice_talk", "rife"
+KINDS = ("experts", "emotalker", HUBERT, ENCODERS, DICE, RIFE)
 """Folders within ``FOLDER`` for files of other kinds than a talking-portrait model."""
 
 
@@ -105,31 +113,36 @@ def emotalker_path(name: str) -> str:
 
 def hubert_folders() -> dict[str, Path]:
     """Name to folder of every HuBERT in models/moee/hubert."""
-    roots = (Path(root) / HUBERT for root in folder_paths.folder_names_and_paths[FOLDER][0])
-    found = (path.parent for root in roots if root.is_dir() for path in sorted(root.glob("*/config.json")))
+    folders = [root / HUBERT for root in roots()]
+    found = (path.parent for folder in folders if folder.is_dir() for path in sorted(folder.glob("*/config.json")))
     return {path.name: path for path in found}
 
 
 def text_encoders() -> dict[str, Path]:
     """Name to folder of every sentence encoder in models/moee/encoders: those with a linear map after the mean."""
-    return {name: path for name, path in _encoder_folders().items() if (path / "2_Dense").is_dir()}
+    return {name: path for name, path in encoder_folders().items() if (path / "2_Dense").is_dir()}
 
 
 def voice_encoders() -> dict[str, Path]:
     """Name to folder of the other encoders there, and of every HuBERT in models/moee/hubert."""
-    speech, folders = speech_encoders(), _encoder_folders().items()
+    speech, folders = speech_encoders(), encoder_folders().items()
     found = {name: path for name, path in folders if name not in speech and not (path / "2_Dense").is_dir()}
     return {**hubert_folders(), **found}
 
 
 def speech_encoders() -> dict[str, Path]:
     """Name to folder of every wav2vec 2.0 in models/moee/encoders."""
-    return {name: path for name, path in _encoder_folders().items() if holds(path, "wav2vec2")}
+    return {name: path for name, path in encoder_folders().items() if holds(path, "wav2vec2")}
 
 
-def _encoder_folders() -> dict[str, Path]:
-    roots = (Path(root) / ENCODERS for root in folder_paths.folder_names_and_paths[FOLDER][0])
-    return {path.name: path for root in roots if root.is_dir() for path in sorted(root.iterdir()) if path.is_dir()}
+def encoder_folders() -> dict[str, Path]:
+    folders = [root / ENCODERS for root in roots()]
+    return {path.name: path for one in folders if one.is_dir() for path in sorted(one.iterdir()) if path.is_dir()}
+
+
+def roots() -> list[Path]:
+    """Every folder that is models/moee, by what extra_model_paths.yaml says too."""
+    return [Path(root) for root in folder_paths.folder_names_and_paths[FOLDER][0]]
 
 
 def add_expert(model: Any, path: str, strength: float) -> Any:
@@ -398,14 +411,8 @@ def native_model(
     """``content``: what the weights are, where working it out of them would take long."""
     load_device, offload = mm.get_torch_device(), mm.unet_offload_device()
     parameters = sum(value.numel() for value in state.values())
-    chosen = {
-        "fp32": torch.float32,
-        "fp16": torch.float16,
-        "bf16": torch.bfloat16,
-        "fp8_e4m3fn": torch.float8_e4m3fn,
-    }.get(weight_dtype)
     supported = [torch.float16, torch.bfloat16, torch.float32]
-    dtype = chosen or mm.unet_dtype(model_params=parameters, supported_dtypes=supported)
+    dtype = WEIGHT_DTYPES.get(weight_dtype) or mm.unet_dtype(model_params=parameters, supported_dtypes=supported)
     model_config = _ModelConfig(config, latent_format)
     model_config.set_inference_dtype(dtype, mm.unet_manual_cast(dtype, load_device, supported))
     native = NativeModel(model_config, device=offload)

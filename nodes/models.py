@@ -88,7 +88,7 @@ def _load_checkpoint(path: str, weight_dtype: str) -> tuple[Any, EncoderSet, Any
     parts, info = load_parts(path)
     config = info.config
     model = host.native_model(config.unet, parts["denoiser"], weight_dtype)
-    model.model.latent_format.latent_rgb_factors, model.model.latent_format.latent_rgb_factors_bias = _preview(
+    model.model.latent_format.latent_rgb_factors, model.model.latent_format.latent_rgb_factors_bias = preview_colours(
         parts["autoencoder"]
     )
     device, offload = mm.text_encoder_device(), mm.text_encoder_offload_device()
@@ -127,7 +127,7 @@ def _emotion_networks(
     return nn.ModuleDict(networks), host.cast(state, torch.float32)
 
 
-def _preview(state: dict[str, Tensor]) -> tuple[list[list[float]], list[float]]:
+def preview_colours(state: dict[str, Tensor]) -> tuple[list[list[float]], list[float]]:
     """Latent to RGB for previews: the mean colour of the patch that the decoder's linear part draws."""
     weight = state["decoder.linear.weight"].float()
     colours = weight.flatten(1).view(3, -1, weight.shape[1]).mean(dim=1)

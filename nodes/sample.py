@@ -173,7 +173,7 @@ class Sampler(io.ComfyNode):
         key = job_key(model, face, voice, track, settings)
         root = Path(folder_paths.get_user_directory()) / JOBS
         prune(root, KEEP_DAYS, KEEP_BYTES, protect=key)
-        _room(root, shape)
+        room(root, shape)
         job = Job.open(root, key, shape)
         _preflight(job, model, settings, encoders.config.window_frames)
         bar = comfy.utils.ProgressBar(voice.num_frames, node_id=cls.hidden.unique_id)
@@ -303,7 +303,7 @@ def _preflight(job: Job, model: Any, settings: Settings, window: int) -> None:
         )
 
 
-def _room(root: Path, shape: tuple[int, ...]) -> None:
+def room(root: Path, shape: tuple[int, ...]) -> None:
     """Refuse a job that the disk cannot hold, before anything is written."""
     root.mkdir(parents=True, exist_ok=True)
     needed, free = bytes_needed(shape), shutil.disk_usage(root).free

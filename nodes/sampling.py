@@ -83,12 +83,17 @@ def job_key(
     model: Any, portrait: PortraitCondition, speech: SpeechFeatures, emotion: EmotionTrack, settings: Settings
 ) -> str:
     """Everything that shapes the frames: weights and their patches, inputs, settings."""
-    weights = [str(model.model_options.get(CHECKPOINT, "")), *_contents(sorted(model.patches.items()))]
+    weights = model_contents(model, settings.scheduler, settings.steps)
+    return fingerprint([*weights, portrait.key, speech.key, emotion.key, sorted(asdict(settings).items())])
+
+
+def model_contents(model: Any, scheduler: str, steps: int) -> list[object]:
+    """Weights and their patches, the type they are computed in, and the noise levels."""
+    weights: list[object] = [str(model.model_options.get(CHECKPOINT, "")), *_contents(sorted(model.patches.items()))]
     weights += [part for pair in sorted(own_experts(model).items()) for part in pair]
     sampling = model.get_model_object("model_sampling")
     weights += [str(model.model.get_dtype()), type(sampling).__name__, str("context_handler" in model.model_options)]
-    weights += [comfy.samplers.calculate_sigmas(sampling, settings.scheduler, settings.steps).cpu()]
-    return fingerprint([*weights, portrait.key, speech.key, emotion.key, sorted(asdict(settings).items())])
+    return [*weights, comfy.samplers.calculate_sigmas(sampling, scheduler, steps).cpu()]
 
 
 def _contents(value: object) -> Iterator[object]:

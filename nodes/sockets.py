@@ -40,6 +40,8 @@ MotionSocket = io.Custom("MOEE_MOTION")
 AudioEncoder = io.Custom("AUDIO_ENCODER")
 AudioEncoderOutput = io.Custom("AUDIO_ENCODER_OUTPUT")
 """ComfyUI's own, from Load Audio Encoder and Encode Audio."""
+ClipVision = io.Custom("CLIP_VISION")
+"""ComfyUI's own, from Image Only Checkpoint Loader."""
 InsightFace = io.Custom("INSIGHTFACE")
 """insightface's FaceAnalysis, as other packs load it; see ``moee_core/portrait/identity.py``."""
 LandmarksSocket = io.Custom("FACE_LANDMARKS")

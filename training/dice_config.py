@@ -132,8 +132,9 @@ class DiceTables:
 @dataclass(frozen=True, kw_only=True)
 class DiceTrain:
     """The whole file. ``takes`` is what the embedder hears and sees, ``data`` what the denoiser draws; both with the
-    seed ``data_seed``, so that runs of several seeds share them. ``start_from``: a finished model whose embedder and
-    denoiser go on. ``processes``, ``threads``, ``device``, ``cache`` and ``runs`` as for the other systems."""
+    seed ``data_seed``, so that runs of several seeds share them. ``start_from``: a finished model that goes on; with
+    ``fresh_emotion`` all of it but what carries emotion behind the embedder: bank, its adapters, discrimination head.
+    ``processes``, ``threads``, ``device``, ``cache`` and ``runs`` as for the other systems."""
 
     name: str
     system_kind: str
@@ -141,6 +142,7 @@ class DiceTrain:
     seed: int = 0
     data_seed: int = 0
     start_from: str = ""
+    fresh_emotion: bool = False
     device: str = "cpu"
     precision: str = "auto"
     threads: int = 0

@@ -59,11 +59,9 @@ ARMS: dict[str, dict[str, Any]] = {
     "mean prior": {"prior": "mean"},
     "no bank": {"form": "direct", "vq": 0.0},
     "no objective": {"discrimination": 0.0},
-    "learnable": {"whole_bank": 1.0, "vq": 0.0},
+    "learnable": {"whole_bank": 1.0, "vq": 0.0, "update": "naive"},
 }
 FIGURES = ("named", "video", "identity", "F-SIM[discriminant]")
-FRESH = ("bank.", ".adapters.1.")
-"""Names of all that carries emotion."""
 PLACES = 9
 CONCERNED = 0.3
 """Difference of an action unit between two emotions from which it is one by which they are told."""
@@ -83,22 +81,17 @@ def with_interval(values: list[float]) -> tuple[float, float]:
 # ---- ablation -------------------------------------------------------------------------------------------------------
 
 
-def arm_of(config: DiceTrain, arm: str, seed: int) -> DiceTrain:
+def arm_of(config: DiceTrain, arm: str, seed: int, model: str) -> DiceTrain:
     """The configuration of an arm."""
     changes = dict(ARMS[arm])
-    bank = dataclasses.replace(config.system.bank, form=changes.pop("form", "bank"))
+    bank = dataclasses.replace(
+        config.system.bank,
+        form=changes.pop("form", "bank"),
+        update=changes.pop("update", config.system.bank.update),
+    )
     stages = dataclasses.replace(config.stages, denoiser=dataclasses.replace(config.stages.denoiser, **changes))
     system = dataclasses.replace(config.system, bank=bank)
-    return dataclasses.replace(config, seed=seed, system=system, stages=stages, start_from="")
-
-
-def started(config: DiceTrain, around: MoEESystem, model: DiceTalkSystem) -> DiceTalkSystem:
-    """An arm's networks before training."""
-    system = dice_talk.start(config, around)
-    fresh = system.state_dict()
-    taken = {key: value for key, value in model.state_dict().items() if not any(part in key for part in FRESH)}
-    system.load_state_dict({**fresh, **taken})
-    return system
+    return dataclasses.replace(config, seed=seed, system=system, stages=stages, start_from=model, fresh_emotion=True)
 
 
 def ablation(options: argparse.Namespace) -> str:
@@ -113,9 +106,8 @@ def ablation(options: argparse.Namespace) -> str:
             name = f"{arm.replace(' ', '_')}-{seed}"
             path = options.out / f"{name}.json"
             if not path.exists():
-                wanted = arm_of(config, arm, seed)
-                system = started(wanted, around, model)
-                system.priors.load_state_dict(model.priors.state_dict())
+                wanted = arm_of(config, arm, seed, options.model)
+                system = dice_talk.start(wanted, around)
                 stage = denoiser_stage(wanted, system, around.autoencoder, clips)
                 run_stage(dataclasses.replace(stage, validate=None), _folder(options.out / name))
                 (options.out / name / "state.pt").unlink(missing_ok=True)

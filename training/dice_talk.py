@@ -21,7 +21,7 @@ from moee_core.ops import Build, plain_attention, torch_attention
 from moee_core.systems.dice_talk import DiceConfig, DiceTalkSystem
 from moee_core.systems.moee import MoEESystem
 from moee_core.weights.checkpoint import load_system
-from moee_core.weights.dice_file import EMBEDDED_AROUND, load_dice_file, save_dice_file
+from moee_core.weights.dice_file import EMBEDDED_AROUND, inspect_dice_file, load_dice_file, save_dice_file
 from training import parallel
 from training.config import ConfigError
 from training.data.clips import prepare_clips
@@ -38,6 +38,8 @@ from training.stages.dice_embedder import embedder_stage, name_priors
 log = logging.getLogger(__name__)
 
 LEAST_CHANGE = 1e-3
+EMOTION = ("bank.", ".adapters.1.")
+"""Names of all that carries emotion behind the embedder."""
 
 
 def run(config: DiceTrain, stop_after: str | None = None) -> Path:
@@ -158,8 +160,10 @@ def start(config: DiceTrain, around: MoEESystem) -> DiceTalkSystem:
                     module.bias.uniform_(-bound, bound, generator=generator)
             elif isinstance(module, nn.Embedding):
                 module.weight.zero_()
+        # priors and codes in one space, as in the paper, which has no layer between them
+        nn.init.orthogonal_(system.bank.to_code.weight, generator=generator)
+        system.bank.to_code.bias.zero_()
         system.bank.dictionary.codes.weight.normal_(0, 0.5, generator=generator)
-        system.bank.dictionary.started.fill_(1.0)
         system.embedder.absent.weight.normal_(0, 0.5, generator=generator)
         system.embedder.kind.weight.normal_(0, 0.5, generator=generator)
         for last in (system.unet.conv_out, system.face_locator.conv_out):
@@ -167,9 +171,14 @@ def start(config: DiceTrain, around: MoEESystem) -> DiceTalkSystem:
             last.bias.zero_()
     if config.start_from:
         before = load_dice_file(config.start_from, _build(config))
-        if before.config != system.config:
+        taken = before.state_dict()
+        if config.fresh_emotion:
+            taken = {key: value for key, value in taken.items() if not any(part in key for part in EMOTION)}
+        fresh = system.state_dict()
+        unlike = [key for key, value in taken.items() if key not in fresh or fresh[key].shape != value.shape]
+        if unlike or before.config.change_scale != system.config.change_scale:
             raise ConfigError(f"start_from: {config.start_from} has other sizes than [system]")
-        system.load_state_dict(before.state_dict())
+        system.load_state_dict({**fresh, **taken})
     return system
 
 
@@ -218,7 +227,10 @@ def _load(config: DiceTrain, path: Path) -> DiceTalkSystem:
 def metadata(config: DiceTrain) -> dict[str, str]:
     voices = "flite (CMU licence)" + (" and espeak-ng" if config.takes.wide_speech or config.data.wide_speech else "")
     steps = {name: getattr(config.stages, name).iterations for name in STAGES}
+    trained: dict[str, object] = {"name": config.name, "seed": config.seed, "iterations": steps}
+    if config.start_from:
+        trained["after"] = json.loads(inspect_dice_file(config.start_from)[1].get("trained", "{}"))
     return {
-        "trained": json.dumps({"name": config.name, "seed": config.seed, "iterations": steps}),
+        "trained": json.dumps(trained),
         "data_licence": f"procedural faces; speech synthesised with {voices}",
     }

@@ -24,11 +24,15 @@ from ..audio.projector import TokenProjector
 from ..ops import Build
 from .dictionary import Dictionary, DictionaryConfig, Quantised
 
+LEAST_USE = 0.02
+"""Priors a batch below which a code moves onto another prior, where codes learn without gradients."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EmotionBankConfig:
     """Sizes; the defaults are the published ones. ``classes`` of the discrimination head, which reads ``features``
-    channels of the denoiser. ``form``: "bank", or "direct", the prior's own tokens without any bank (an ablation)."""
+    channels of the denoiser. ``form``: "bank", or "direct", the prior's own tokens without any bank (an ablation).
+    ``update``: how the codes learn, see ``dictionary.py``; the authors' by gradients, "naive"."""
 
     prior_width: int = 256
     hidden: int = 1024
@@ -40,6 +44,7 @@ class EmotionBankConfig:
     head_widths: tuple[int, int] = (512, 256)
     classes: int = 22
     form: str = "bank"
+    update: str = "naive"
 
     def __post_init__(self) -> None:
         if self.form not in ("bank", "direct"):
@@ -79,7 +84,8 @@ class EmotionBank(nn.Module):
         self.prior_tokens = TokenProjector(config.prior_width, *sizes, build)
         self.code_tokens = TokenProjector(width, *sizes, build)
         self.to_code = build.linear(config.prior_width, width)
-        self.dictionary = Dictionary(DictionaryConfig(codes=config.codes, width=width, update="naive"), build)
+        kept = DictionaryConfig(codes=config.codes, width=width, update=config.update, least_use=LEAST_USE)
+        self.dictionary = Dictionary(kept, build)
         self.to_q, self.to_k, self.to_v = (build.linear(width, width) for _ in range(3))
         self.classifier = DiscriminationHead(config.features, config.head_widths, config.classes, build)
 
@@ -100,6 +106,9 @@ class EmotionBank(nn.Module):
             asked_RSD, self.to_k(told), self.to_v(told), self.config.heads, transformer_options=options or {}
         )
 
-    def retrieved(self, prior_RP: Tensor) -> Quantised:
-        """The code nearest to each prior, with the losses by which both learn."""
-        return self.dictionary(self.to_code(prior_RP))
+    def retrieved(
+        self, prior_RP: Tensor, *, learn: bool = False, generator: torch.Generator | None = None
+    ) -> Quantised:
+        """The code nearest to each prior, with the losses by which both learn. ``learn`` and ``generator`` as in
+        ``dictionary.py``."""
+        return self.dictionary(self.to_code(prior_RP), learn=learn, generator=generator)

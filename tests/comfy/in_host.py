@@ -443,6 +443,12 @@ def hallo(classes: dict[str, Any], folder: Path, points: str) -> dict[str, Any]:
     return beside.base(call, classes, folder, points)
 
 
+def dice(classes: dict[str, Any], folder: Path, *more: str) -> dict[str, Any]:
+    """DICE-Talk; see ``in_host_dice.py``."""
+    beside: Any = importlib.import_module("in_host_dice")
+    return beside.dice(classes, folder, *more)
+
+
 def main() -> int:
     base, command = Path(sys.argv[1]).resolve(), sys.argv[2]
     arguments = sys.argv[3:]
@@ -459,6 +465,7 @@ def main() -> int:
         "partial": partial,
         "landmarks": landmarks,
         "hallo": hallo,
+        "dice": dice,
     }
     with torch.inference_mode():
         result = commands[command](classes, base, *arguments)

@@ -48,6 +48,13 @@ IDS = {
     "MoEESwapMotion",
     "MoEEPlotMotion",
     "MoEERenderMotion",
+    "MoEELoadDiceTalk",
+    "MoEEDicePrior",
+    "MoEESaveDicePrior",
+    "MoEEDiceSampler",
+    "MoEEDiceConditioning",
+    "MoEEShiftedWindows",
+    "MoEELoadRIFE",
 }
 """Final: a name may be added and never removed (docs/adr/0010)."""
 
@@ -66,7 +73,7 @@ NATIVE = {
     "COMBO",
     "BOOLEAN",
 }
-NATIVE |= {"FACE_LANDMARKS", "AUDIO_ENCODER", "AUDIO_ENCODER_OUTPUT"}
+NATIVE |= {"FACE_LANDMARKS", "AUDIO_ENCODER", "AUDIO_ENCODER_OUTPUT", "CLIP_VISION"}
 NATIVE |= {"INSIGHTFACE"}  # of other packs
 OURS = {
     "MOEE_ENCODERS",
@@ -76,6 +83,9 @@ OURS = {
     "MOEE_EMOTION_LATENTS",
     "MOEE_FACE",
     "MOEE_MOTION",
+    "MOEE_DICE_ENCODERS",
+    "MOEE_DICE_PRIOR",
+    "MOEE_INTERPOLATION",
 }
 
 
@@ -263,7 +273,7 @@ def test_workflows_fit_the_nodes(name: str, version: str):
     """Every class known, every required input there, every link of the right type, every choice among the options."""
     known: dict[str, Any] = recorded(version)["nodes"]
     graph = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))
-    core_outputs = {"KSampler": ["LATENT"], "PreviewImage": []}
+    core_outputs = {"KSampler": ["LATENT"], "PreviewImage": [], "VAEDecode": ["IMAGE"]}
     for node in graph.values():
         if node["class_type"] not in known:
             assert node["class_type"] in core_outputs

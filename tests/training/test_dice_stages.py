@@ -359,16 +359,16 @@ def test_an_arm_starts_from_the_model_but_for_what_carries_emotion(
 ):
     model = load_dice_file(finished)
     for arm in dice_report.ARMS:
-        wanted = dice_report.arm_of(config, arm, 3)
-        system: DiceTalkSystem = dice_report.started(wanted, around, model)
-        fresh = dice_talk.start(wanted, around).state_dict()
+        wanted = dice_report.arm_of(config, arm, 3, str(finished))
+        system: DiceTalkSystem = dice_talk.start(wanted, around)
+        fresh = dice_talk.start(dataclasses.replace(wanted, start_from=""), around).state_dict()
         for key, value in system.state_dict().items():
             carries = key.startswith("bank.") or ".adapters.1." in key
             assert torch.equal(value, fresh[key] if carries else model.state_dict()[key]), key
-    assert dice_report.arm_of(config, "no bank", 1).system.bank.form == "direct"
-    assert dice_report.arm_of(config, "learnable", 1).stages.denoiser.whole_bank == 1.0
-    assert dice_report.arm_of(config, "mean prior", 1).stages.denoiser.prior == "mean"
-    assert dice_report.arm_of(config, "no objective", 1).stages.denoiser.discrimination == 0.0
+    assert dice_report.arm_of(config, "no bank", 1, "").system.bank.form == "direct"
+    assert dice_report.arm_of(config, "learnable", 1, "").stages.denoiser.whole_bank == 1.0
+    assert dice_report.arm_of(config, "mean prior", 1, "").stages.denoiser.prior == "mean"
+    assert dice_report.arm_of(config, "no objective", 1, "").stages.denoiser.discrimination == 0.0
 
 
 def test_a_schedule_says_each_emotion_in_turn():

@@ -220,7 +220,8 @@ class DenoiserTask:
             out["discrimination"] = float(losses.mean().detach())
             total = total + settings.discrimination * losses.mean()
         if settings.vq and system.config.bank.form == "bank":
-            found = system.bank.retrieved(batch.prior)
+            generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
+            found = system.bank.retrieved(batch.prior, learn=True, generator=generator)
             learned = found.codebook + settings.commitment * found.commitment
             out["vq"] = float(learned.detach())
             total = total + settings.vq * learned
@@ -275,9 +276,11 @@ def denoiser_stage(config: DiceTrain, system: DiceTalkSystem, autoencoder: Autoe
         truth, made = (portrait + system.config.change_scale * part for part in (batch.clean, clean))
         write_strips(autoencoder, batch.portrait, truth, made, folder / f"denoiser-{step:06d}.png")
 
-    named = [
-        (name, parameter)
-        for name, parameter in system.named_parameters()
-        if not name.startswith(("embedder.", "priors."))
-    ]
+    frozen = ["embedder.", "priors."]
+    if config.stages.denoiser.vq:
+        # codes are compared with priors, which are given here. A map between them that learns as well has an easier way
+        # to make L_vq small than good codes: it sends all priors to one place (seen: two codes of 32 left in use)
+        frozen.append("bank.to_code.")
+        frozen += [] if system.bank.dictionary.learns_by_gradient else ["bank.dictionary."]
+    named = [(name, value) for name, value in system.named_parameters() if not name.startswith(tuple(frozen))]
     return Stage(name="denoiser", module=system, trainable=named, loss=loss, settings=settings, validate=preview)
