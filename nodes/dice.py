@@ -214,7 +214,7 @@ class DiceSampler(io.ComfyNode):
         config = dice_config(model)
         settings = dice_settings(encoders, sampling, seed)
         clip, waveform = clip_of(encoders, image, audio, emotion, face, mask=settings.mask, vae=vae)
-        total = clip.frames + padded(clip, config.window_frames, settings.padding)
+        total = clip.frames + padded(clip, config.window_frames, settings)
         shape = (total, clip.latent_1Zhw.shape[1], clip.latent_1Zhw.shape[2], clip.latent_1Zhw.shape[3])
         key = job_key(model, encoders.key, clip, settings)
         root = Path(folder_paths.get_user_directory()) / JOBS
@@ -274,7 +274,7 @@ class DiceConditioning(io.ComfyNode):
         face: FaceOnPicture | None = None,
     ) -> io.NodeOutput:
         clip, waveform = clip_of(encoders, image, audio, emotion, face, vae=vae)
-        behind = padded(clip, encoders.config.window_frames, padding)
+        behind = max(padding, encoders.config.window_frames - clip.frames)  # a clip is at least one window long
         nobody, silent, _, everything = (branch(clip, behind, knows) for knows in CHAIN)
         latents = clip.latent_1Zhw.float().expand(clip.frames + behind, -1, -1, -1).clone()
         return io.NodeOutput(everything, silent, nobody, *_outputs(latents, waveform, encoders.config.fps))

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ..moee_core.diffusion.shifting import chain_weights
 from ..moee_core.jobs import StepJob, fingerprint
-from ..moee_core.systems.dice_pipeline import dice_noise
+from ..moee_core.systems.dice_pipeline import dice_noise, frames_behind
+from ..moee_core.systems.dice_talk import DiceSampling
 from .dice_host import FRAMES, READ, DiceClip, DiceRead, dice_config
 from .sampling import model_contents
 from .windows import HANDLER, ShiftedWindows, shifted
@@ -73,9 +74,10 @@ class ChainGuider(comfy.samplers.CFGGuider):
         return total
 
 
-def padded(clip: DiceClip, window: int, padding: int) -> int:
-    """Frames behind a clip, which is at least one window long with them."""
-    return max(padding, window - clip.frames)
+def padded(clip: DiceClip, window: int, settings: DiceSettings) -> int:
+    """Frames behind a clip."""
+    plan = DiceSampling(steps=settings.steps, overlap=settings.overlap, padding=settings.padding)
+    return frames_behind(clip.frames, window, plan)
 
 
 def job_key(model: Any, encoders_key: str, clip: DiceClip, settings: DiceSettings) -> str:
@@ -113,7 +115,7 @@ def sample_dice(
     """(frames, Z, h, w) latents as a LATENT has them. ``preview`` is told of windows that are done, all windows, and
     the clean latents that a step foresees."""
     config = dice_config(model)
-    padding = padded(clip, config.window_frames, settings.padding)
+    padding = padded(clip, config.window_frames, settings)
     total = clip.frames + padding
     if HANDLER not in model.model_options:
         model = shifted(model, config.window_frames, settings.shift, settings.overlap)

@@ -131,7 +131,8 @@ class DiceTables:
 
 @dataclass(frozen=True, kw_only=True)
 class DiceTrain:
-    """The whole file. ``takes`` is what the embedder hears and sees, ``data`` what the denoiser draws; both with the
+    """The whole file. ``takes`` is what the embedder hears and sees, with ``files`` a folder of coefficient files of
+    one's own besides (``training/data/prior_files.py``), ``data`` what the denoiser draws; both with the
     seed ``data_seed``, so that runs of several seeds share them. ``start_from``: a finished model that goes on; with
     ``fresh_emotion`` all of it but what carries emotion behind the embedder: bank, its adapters, discrimination head.
     ``processes``, ``threads``, ``device``, ``cache`` and ``runs`` as for the other systems."""
@@ -149,6 +150,7 @@ class DiceTrain:
     processes: int = 1
     cache: str = "cache"
     runs: str = "runs"
+    files: str = ""
     data: DataConfig = field(default_factory=DataConfig)
     takes: MotionDataConfig = field(default_factory=MotionDataConfig)
     stages: DiceStages = field(default_factory=DiceStages)

@@ -43,7 +43,7 @@ Maker = Callable[[dict[str, np.ndarray], np.ndarray, Tensor], np.ndarray]
 def maker(system: DiceTalkSystem, around: MoEESystem, sampling: DiceSampling = ONE_STEP, seed: int = 0) -> Maker:
     """The whole chain with the autoencoder and the ears of ``around``."""
     coded = DiceAround(encode=around.autoencoder.encode, decode=around.autoencoder.decode)
-    fps, window = system.config.fps, system.config.window_frames
+    fps = system.config.fps
 
     def make(person: dict[str, np.ndarray], samples: np.ndarray, priors: Tensor) -> np.ndarray:
         portrait = person["portrait"]
@@ -53,9 +53,7 @@ def maker(system: DiceTalkSystem, around: MoEESystem, sampling: DiceSampling = O
         x0, y0, x1, y1 = (float(value) for value in person["neutral_face"])
         seen = DicePicture(picture_HW3=portrait, mask_3HW=mask_of((x0, y0, x1, y1), shape, shape).clamp(0, 1))
         given = dice_conditions(system, seen, heard.features_TLD, priors, frames, coded)
-        # no window goes round in the only step
-        whole = DiceSampling(**{**vars(sampling), "padding": -frames % window})
-        return np.stack(list(animate_dice(system, given, coded, whole, seed=seed, sharing=SHARING)))
+        return np.stack(list(animate_dice(system, given, coded, sampling, seed=seed, sharing=SHARING)))
 
     return make
 

@@ -6,6 +6,7 @@ autoencoder, the speech encoder and the ear are those of ``system.around``, and 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import logging
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from moee_core.motion.coefficients import UNITS
 from moee_core.ops import Build, plain_attention, torch_attention
 from moee_core.systems.dice_talk import DiceConfig, DiceTalkSystem
 from moee_core.systems.moee import MoEESystem
@@ -29,6 +31,7 @@ from training.data.dice_clips import prepare_dice_clips
 from training.data.latents import prepare_latents
 from training.data.motion_clips import prepare_takes
 from training.data.prior_clips import Scene, scenes_of
+from training.data.prior_files import load_scenes
 from training.dice_config import STAGES, DiceTrain
 from training.loop import Stage, run_stage
 from training.run import claim, set_up_logging, settle_precision, tensorboard
@@ -38,6 +41,8 @@ from training.stages.dice_embedder import embedder_stage, name_priors
 log = logging.getLogger(__name__)
 
 LEAST_CHANGE = 1e-3
+ONE_STEP = {"num_inference_steps": 1, "reference_guidance": 1.0, "audio_guidance": 1.0, "emotion_guidance": 1.0}
+"""How what is trained mostly at the largest noise is best sampled."""
 EMOTION = ("bank.", ".adapters.1.")
 """Names of all that carries emotion behind the embedder."""
 
@@ -50,10 +55,16 @@ def run(config: DiceTrain, stop_after: str | None = None) -> Path:
     config = settle_precision(config, folder)
     claim(folder, config)
     cache = Path(config.cache)
-    if config.stages.embedder.iterations or config.stages.denoiser.iterations:
+    if config.system.embedder.coefficients != len(UNITS):
+        if config.stages.denoiser.iterations and stop_after != "embedder":
+            raise ConfigError(
+                f"the denoiser's clips are read as {len(UNITS)} action units, system.embedder.coefficients is "
+                f"{config.system.embedder.coefficients}; set stages.denoiser.iterations to 0"
+            )
+    elif config.stages.embedder.iterations or config.stages.denoiser.iterations:
         for split in ("train", "tune"):  # before any process is started that would make them too
             prepare_takes(config.takes, config.data_seed, cache, split)
-    if stop_after != "embedder":
+    if stop_after != "embedder" and config.stages.denoiser.iterations:
         prepare_clips(config.data, config.data_seed, cache)
     parallel.launch(config.processes, functools.partial(_work, config, folder, stop_after))
     return folder / (f"{stop_after}.safetensors" if stop_after else "model.safetensors")
@@ -125,10 +136,29 @@ def _made(name: str, config: DiceTrain, system: DiceTalkSystem, around: MoEESyst
     return denoiser_stage(config, system, around.autoencoder.to(config.device), clips)
 
 
+HELD_OUT = 10
+"""Of files that are trained on alone, every so many is held out."""
+
+
 def _scenes(config: DiceTrain, around: MoEESystem, split: str) -> list[Scene]:
+    """Takes of the face world, and files beside them; files alone where the embedder reads other coefficients."""
     assert around.ear is not None  # load_around asked for it
+    width = config.system.embedder.coefficients
+    own = load_scenes(config.files, around.ear, width) if config.files else []
+    if width != len(UNITS):
+        if not own:
+            raise ConfigError(
+                f"the face world's takes have {len(UNITS)} coefficients, system.embedder.coefficients is {width}; name "
+                "a folder of coefficient files as `files`"
+            )
+        held = set(range(HELD_OUT - 1, len(own), HELD_OUT))
+        return [scene for number, scene in enumerate(own) if (number in held) == (split == "tune")]
     takes = prepare_takes(config.takes, config.data_seed, Path(config.cache), split)
-    return scenes_of(takes, split, around.ear, config.takes.wide_speech if split == "train" else "")
+    scenes = scenes_of(takes, split, around.ear, config.takes.wide_speech if split == "train" else "")
+    if split == "train":
+        after = 1 + max(scene.group for scene in scenes)
+        scenes += [dataclasses.replace(scene, group=after + scene.group) for scene in own]
+    return scenes
 
 
 def load_around(config: DiceTrain) -> MoEESystem:
@@ -232,5 +262,6 @@ def metadata(config: DiceTrain) -> dict[str, str]:
         trained["after"] = json.loads(inspect_dice_file(config.start_from)[1].get("trained", "{}"))
     return {
         "trained": json.dumps(trained),
+        "sampling": json.dumps(ONE_STEP | {"noise_sharing": config.stages.denoiser.noise_sharing}),
         "data_licence": f"procedural faces; speech synthesised with {voices}",
     }

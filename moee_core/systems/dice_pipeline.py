@@ -74,6 +74,15 @@ def clip_frames(samples: int, sample_rate: int, fps: float) -> int:
     return max(shown, count_before(num_frames(samples, sample_rate, 2 * fps)))
 
 
+def frames_behind(spoken: int, window: int, sampling: DiceSampling) -> int:
+    """Frames of padding: as many as asked for, and so many that a clip is at least one window long. In a single step
+    windows are laid once, so they only have to be full: nothing then goes round, and the beginning never sees the end.
+    """
+    if sampling.steps == 1 and sampling.overlap == 0:
+        return -spoken % window
+    return max(sampling.padding, window - spoken)
+
+
 def dice_noise(seed: int, frames: int, shape: tuple[int, int, int], sharing: float = 0.0) -> Tensor:
     """(frames, Z, h, w) on the CPU, each frame's own by its number: one seed is one clip."""
     noise = torch.empty(frames, *shape)
@@ -196,7 +205,7 @@ def animate_dice(
 ) -> Iterator[np.ndarray]:
     """The drawn frames (H, W, 3) uint8, decoded a few at a time; ``interpolate.doubled`` makes twice as many."""
     spoken = len(given.audio_TSD)
-    padding = max(sampling.padding, system.config.window_frames - spoken)  # a clip is at least one window
+    padding = frames_behind(spoken, system.config.window_frames, sampling)
     latent = given.latent_1Zhw
     shape = (latent.shape[1], latent.shape[2], latent.shape[3])
     noise = dice_noise(seed, spoken + padding, shape, sharing)

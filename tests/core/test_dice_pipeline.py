@@ -20,6 +20,7 @@ from moee_core.systems.dice_pipeline import (
     dice_conditions,
     dice_noise,
     emotion_tokens,
+    frames_behind,
     picture_token,
     prior_of_clip,
     square_picture,
@@ -155,3 +156,12 @@ def test_a_damaged_state_is_begun_anew_and_old_jobs_are_deleted(tmp_path: Path):
 def test_frames_are_in_order():
     numbers = [clip_frames(samples, 16000, 25) for samples in range(1, 4000, 37)]
     assert all(a <= b for a, b in pairwise(numbers))
+
+
+def test_frames_behind_a_clip():
+    """As many as asked for; in a single step only those that fill the last window."""
+    several, once = DiceSampling(steps=4, padding=6), DiceSampling(steps=1, padding=6)
+    assert [frames_behind(spoken, 5, several) for spoken in (1, 5, 12)] == [6, 6, 6]
+    assert frames_behind(2, 25, DiceSampling(steps=4, padding=3)) == 23
+    assert [frames_behind(spoken, 5, once) for spoken in (1, 5, 12)] == [4, 0, 3]
+    assert frames_behind(12, 5, DiceSampling(steps=1, overlap=2, padding=6)) == 6

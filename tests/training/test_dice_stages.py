@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from moee_core.emotion.vocabulary import LABELS
-from moee_core.motion.coefficients import UNITS
+from moee_core.motion.coefficients import FACE, SADTALKER, UNITS, Motion
+from moee_core.motion.files import save_motion
 from moee_core.systems.dice_talk import DiceTalkSystem
 from moee_core.systems.moee import MoEESystem
 from moee_core.weights.dice_file import inspect_dice_file, load_dice_file
@@ -24,6 +25,7 @@ from training.data.clips import prepare_clips
 from training.data.dice_clips import DiceClips, box_mask, labels_of, prepare_dice_clips
 from training.data.motion_clips import prepare_takes
 from training.data.prior_clips import Scene, SceneDraw, class_of, classes, scenes_of, voice_of
+from training.data.prior_files import load_scenes
 from training.dice_config import DenoiserStage, DiceTrain, EmbedderStage
 from training.loop import run_stage
 from training.stages.dice_denoiser import DenoiserTask, denoiser_stage
@@ -31,6 +33,7 @@ from training.stages.dice_embedder import embedder_stage, moment, priors_of
 
 from ..fixtures.killed import KilledError, made, same, weights
 
+ASSETS = Path(__file__).resolve().parents[2] / "moee_core" / "assets"
 CONFIGS = Path(__file__).resolve().parents[2] / "training" / "configs"
 SMOKE = CONFIGS / "dice_smoke.toml"
 
@@ -91,6 +94,7 @@ def test_the_command_trains_both_stages_and_says_what_it_made(config: DiceTrain,
         "name": "dice_smoke", "seed": 7, "iterations": {"embedder": 10, "denoiser": 10}
     }  # fmt: skip
     assert "procedural" in metadata["data_licence"]
+    assert json.loads(metadata["sampling"])["num_inference_steps"] == 1
     assert list(finished.parent.glob("denoiser-*.png"))
     losses = [json.loads(line)["loss"] for line in (finished.parent / "log.jsonl").read_text().splitlines()]
     assert np.isfinite(losses).all()
@@ -404,3 +408,100 @@ def test_the_map_draws_every_point():
     assert sheet.shape == (300, 300, 3)
     for label in LABELS:
         assert (sheet == np.array(dice_report.COLOURS[label])).all(axis=2).any(), label
+
+
+# ---- coefficient files ----------------------------------------------------------------------------------------------
+
+
+def write_table(folder: Path, rows: list[str]) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "files.csv").write_text("\n".join(["motion,audio,identity,emotion,level", *rows]) + "\n")
+    return folder
+
+
+def motion_file(path: Path, *, space=FACE, seconds: float = 2.0, fps: float = 30.0, **curves: float) -> str:
+    frames = round(seconds * fps)
+    values = np.zeros((frames, space.size), np.float32)
+    for name, value in curves.items():
+        values[:, space.index[name]] = value
+    save_motion(path, Motion(values=values, fps=fps, space=space))
+    return path.name
+
+
+def test_files_become_scenes(tmp_path: Path, around: MoEESystem):
+    assert around.ear is not None
+    folder = write_table(tmp_path / "own", [])
+    smile = motion_file(folder / "smile.npz", AU12L=0.8)
+    calm = motion_file(folder / "calm.npz")
+    (folder / "hello.ogg").write_bytes((ASSETS / "speech" / "hello.ogg").read_bytes())
+    rows = [
+        f"{smile},hello.ogg,anna,happy,2",
+        f"{smile},,anna,happy,2",
+        f"{calm},,anna,,",
+        f"{calm},,anna,neutral,",
+        f"{calm},,,,",
+    ]
+    scenes = load_scenes(write_table(folder, rows), around.ear, 20)
+    assert [scene.voiced for scene in scenes] == [True, False, False, False, False]
+    assert [(scene.emotion, scene.level, scene.known) for scene in scenes] == [
+        (4, 2, True), (4, 2, True), (0, 0, False), (0, 0, True), (0, 0, False)
+    ]  # fmt: skip
+    groups = [scene.group for scene in scenes]
+    assert groups[0] == groups[1]
+    assert len(set(groups)) == 4, "what nobody named is alike to itself alone"
+    assert len(scenes[0]) == 50, "two seconds at 25 a second"
+    assert scenes[0].units_NC[:, UNITS.index("12L")] == pytest.approx(0.8)
+    assert scenes[0].voice_TQ.shape[0] == 100
+    assert not torch.equal(scenes[0].voice_TQ, scenes[1].voice_TQ)
+
+
+def test_a_table_that_cannot_be_used_says_where(tmp_path: Path, around: MoEESystem):
+    ear = around.ear
+    assert ear is not None
+    folder = write_table(tmp_path / "own", [])
+    calm = motion_file(folder / "calm.npz")
+    other = motion_file(folder / "other.npz", space=SADTALKER, fps=25.0)
+    for row, said in (
+        (f"{calm},,anna,merry,", "line 2: unknown emotion 'merry'"),
+        (f"{calm},,anna,happy,4", "line 2: level is 1 to 3"),
+        ("nothing.npz,,,,", "line 2: "),
+        (f"{calm},silence.wav,,,", "line 2: "),
+        (f"{other},,,,", "64 expression coefficients; the embedder reads 20"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            load_scenes(write_table(folder, [row]), ear, 20)
+    with pytest.raises(ConfigError, match="has no rows"):
+        load_scenes(write_table(folder, []), ear, 20)
+    with pytest.raises(ConfigError, match=r"files\.csv cannot be read"):
+        load_scenes(tmp_path / "nowhere", ear, 20)
+
+
+def test_an_embedder_learns_from_3dmm_files_alone(config: DiceTrain, tmp_path: Path, around: MoEESystem):
+    """Faces without voices, in another space; the denoiser of the face world cannot be trained on it."""
+    folder = write_table(tmp_path / "own", [])
+    rng = np.random.default_rng(0)
+    rows = []
+    for who in ("anna", "ben"):
+        for number, label in enumerate(("neutral", "happy", "sad")):
+            for take in range(4):
+                curves = {f"exp{i}": float(rng.normal(3.0 * (i == number), 0.1)) for i in range(3)}
+                name = motion_file(folder / f"{who}-{label}-{take}.npz", space=SADTALKER, fps=25.0, **curves)
+                rows.append(f"{name},,{who},{label},")
+    write_table(folder, rows)
+    sizes = dataclasses.replace(config.system.embedder, coefficients=64)
+    wanted = dataclasses.replace(
+        config,
+        name="files",
+        runs=str(tmp_path),
+        files=str(folder),
+        system=dataclasses.replace(config.system, embedder=sizes),
+    )
+    with pytest.raises(ConfigError, match=r"set stages\.denoiser\.iterations to 0"):
+        dice_talk.run(wanted)
+    path = dice_talk.run(wanted, "embedder")
+    priors = load_dice_file(path).priors.weight
+    assert bool(priors[[0, 4, 5]].any(dim=1).all())
+    assert not bool(priors[[1, 2, 3, 6, 7]].any()), "nobody showed these"
+    last = json.loads((tmp_path / "files" / "log.jsonl").read_text().splitlines()[-1])
+    assert "face emotion" in last
+    assert "speech emotion" not in last

@@ -132,7 +132,7 @@ def with_voices(
     """Means and variances (n, 3, P): by the face, by face and voice, by the voice of a take of the same class."""
     assert around.ear is not None  # the runner asked for it
     of_class: dict[int, list[Scene]] = {}
-    for scene in scenes:
+    for scene in (one for one in scenes if one.known and one.voiced):
         of_class.setdefault(class_of(scene.emotion, scene.level), []).append(scene)
     means, variances = (part[:, None].repeat(1, 3, 1) for part in faces)
     length = units_nLC.shape[1]

@@ -28,12 +28,15 @@ from training.data.motion_clips import Take
 PEOPLE = 60
 """Persons of a split that speakers are given."""
 LEVELS = 3
+UNKNOWN = -1
+"""The class of what shows an emotion that nobody named; drawn as often as any other."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
     """One take as the embedder sees it. ``units_NC``; ``voice_TQ``, statistics of the voice before the ear's own
-    layers, and ``quick_T3`` beside them; ``group``, ``emotion`` (numbers ``LABELS``), ``level`` 0 to 3."""
+    layers, and ``quick_T3`` beside them; ``group``, ``emotion`` (numbers ``LABELS``), ``level`` 0 to 3. ``voiced``:
+    whether there is a voice; ``signed``: whether coefficients may be negative; ``known``: whether the emotion is."""
 
     units_NC: np.ndarray
     voice_TQ: Tensor
@@ -42,6 +45,9 @@ class Scene:
     emotion: int
     level: int
     group: int
+    voiced: bool = True
+    signed: bool = False
+    known: bool = True
 
     def __len__(self) -> int:
         return len(self.units_NC)
@@ -119,7 +125,7 @@ class SceneDraw:
             groups.setdefault(scene.group, []).append(number)
         for members in groups.values():
             scene = self.scenes[members[0]]
-            kind = class_of(scene.emotion, scene.level)
+            kind = class_of(scene.emotion, scene.level) if scene.known else UNKNOWN
             cells.setdefault(kind, {})[scene.group] = members
         self._cells = [list(cells[kind].values()) for kind in sorted(cells)]
 

@@ -9,6 +9,7 @@ takes' emotions is the right one.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 
@@ -25,6 +26,8 @@ from training import parallel
 from training.data.prior_clips import Scene, SceneDraw, voice_of
 from training.dice_config import DiceTrain, EmbedderStage
 from training.loop import Stage
+
+log = logging.getLogger(__name__)
 
 FIGURES_EVERY = 250
 PURPOSE = 41
@@ -44,17 +47,17 @@ def embedder_stage(
         rng = np.random.default_rng([config.seed, PURPOSE, step])
         low, high = math.log(settings.least_frames), math.log(embedder.config.frames)
         frames = round(math.exp(rng.uniform(low, high)))
-        rows, groups = [], []
+        rows, groups, there = [], [], []
         for number in parallel.share(list(range(settings.batch_size))):
             own = np.random.default_rng([config.seed, PURPOSE, step, number])
             pair = draw.pair(own)
             rows += [moment(ear, scene, frames, own, settings) for scene in pair]
             groups += [scene.group for scene in pair]
-        there = torch.stack([_looked_at(settings, rng) for _ in rows])
+            there += [_looked_at(settings, scene, rng) for scene in pair]
         found = embedder(
             torch.stack([face for face, _ in rows]).to(device),
             torch.stack([voice for _, voice in rows]).to(device),
-            there.to(device),
+            torch.stack(there).to(device),
         )
         eps = torch.from_numpy(rng.standard_normal(found.mean_BD.shape).astype(np.float32)).to(device)
         total = contrastive(found.sample(eps), torch.tensor(groups, device=device), settings.temperature)
@@ -74,7 +77,8 @@ def moment(
     units = scene.units_NC[first : first + frames]
     held = np.pad(units, ((0, frames - len(units)), (0, 0)), mode="edge")
     constant, quick = rng.normal(0.0, settings.units_noise, (2, *held.shape)).astype(np.float32)
-    noisy = np.clip(held + 0.7 * constant[:1] + 0.7 * quick, 0, None)
+    noisy = held + 0.7 * constant[:1] + 0.7 * quick
+    noisy = noisy if scene.signed else np.clip(noisy, 0, None)
     manner = rng.normal(0.0, settings.voice_noise, scene.voice_TQ.shape[1])
     voice = voice_of(ear, scene, first, len(units), manner)
     return torch.from_numpy(noisy), _held(voice, 2 * frames)
@@ -84,14 +88,13 @@ def _held(voice_TLA: Tensor, wanted: int) -> Tensor:
     return torch.cat([voice_TLA, voice_TLA[-1:].expand(wanted - len(voice_TLA), -1, -1)])
 
 
-def _looked_at(settings: EmbedderStage, rng: np.random.Generator) -> Tensor:
+def _looked_at(settings: EmbedderStage, scene: Scene, rng: np.random.Generator) -> Tensor:
     """(2,) whether a row's face and speech are looked at."""
     drawn = rng.random()
-    return torch.tensor([drawn >= settings.drop_face, not settings.drop_face <= drawn < _both(settings)])
-
-
-def _both(settings: EmbedderStage) -> float:
-    return settings.drop_face + settings.drop_speech
+    if not scene.voiced:
+        return torch.tensor([True, False])
+    without_speech = settings.drop_face <= drawn < settings.drop_face + settings.drop_speech
+    return torch.tensor([drawn >= settings.drop_face, not without_speech])
 
 
 @torch.no_grad()
@@ -118,25 +121,40 @@ def figures(
 ) -> dict[str, float]:
     """Of takes that were held out, by what is looked at: clustering strength, and the share of takes whose emotion is
     that of the nearest centroid of training takes."""
-    out = {}
-    some = list(train)[:: max(1, len(train) // 600)]
-    emotions, wanted = (np.array([scene.emotion for scene in part]) for part in (some, tune))
-    for name in MODALITIES:
+    out: dict[str, float] = {}
+    known_ones = [scene for scene in train if scene.known]
+    some = known_ones[:: max(1, len(known_ones) // 600)]
+    held = [scene for scene in tune if scene.known]
+    emotions, wanted = (np.array([scene.emotion for scene in part]) for part in (some, held))
+    labels = [label for label in range(len(LABELS)) if (emotions == label).any()]
+    if len(set(wanted.tolist())) < 2 or len(labels) < 2:
+        return out  # nothing to tell apart
+    voiced = all(scene.voiced for scene in (*some, *held))
+    for name in MODALITIES if voiced else ("face",):
         known, _ = priors_of(embedder, ear, some, name)
-        found, _ = priors_of(embedder, ear, tune, name)
-        strengths = clustering_strength(found, wanted)
-        out[f"{name} strength"] = float(np.mean(list(strengths.values())))
-        centroids = np.stack([known[emotions == label].mean(axis=0) for label in range(len(LABELS))])
+        found, _ = priors_of(embedder, ear, held, name)
+        out[f"{name} strength"] = float(np.mean(list(clustering_strength(found, wanted).values())))
+        centroids = np.stack([known[emotions == label].mean(axis=0) for label in labels])
         nearest = np.argmin(((found[:, None] - centroids[None]) ** 2).sum(axis=2), axis=1)
-        out[f"{name} emotion"] = float(np.mean(nearest == wanted))
+        out[f"{name} emotion"] = float(np.mean(np.array(labels)[nearest] == wanted))
     return out
 
 
 @torch.no_grad()
 def name_priors(system: DiceTalkSystem, ear: EmotionEar, train: Sequence[Scene]) -> None:
-    """The eight labels' priors: the mean of what faces and voices at full level give ("Ours-P" of the paper)."""
-    full = [scene for scene in train if scene.emotion == 0 or scene.level == 3]
-    means, _ = priors_of(system.embedder, ear, full, "both")
-    emotions = np.array([scene.emotion for scene in full])
-    for label in range(len(LABELS)):
-        system.priors.weight[label] = torch.from_numpy(means[emotions == label].mean(axis=0))
+    """The labels' priors: the mean of what faces, and their voices, give at full level ("Ours-P" of the paper). A label
+    that no clip shows keeps the prior of nobody's emotion."""
+    full = [scene for scene in train if scene.known and (scene.emotion == 0 or scene.level == 3)]
+    for looked_at, voiced in (("both", True), ("face", False)):
+        mine = [scene for scene in full if scene.voiced == voiced]
+        labels = sorted({scene.emotion for scene in mine})
+        if not mine:
+            continue
+        means, _ = priors_of(system.embedder, ear, mine, looked_at)
+        emotions = np.array([scene.emotion for scene in mine])
+        for label in labels:
+            if voiced or not bool(system.priors.weight[label].any()):
+                system.priors.weight[label] = torch.from_numpy(means[emotions == label].mean(axis=0))
+    lacking = [name for name, row in zip(LABELS, system.priors.weight, strict=True) if not bool(row.any())]
+    if lacking:
+        log.warning("no clip at full level shows %s; these priors stay nobody's", ", ".join(lacking))
