@@ -5,6 +5,7 @@
     python -m training.dice_report map      MODEL OUT [--people 30] [--first 770]
     python -m training.dice_report between  MODEL SET OUT [--people 0]
     python -m training.dice_report schedule MODEL SET OUT [--people 0]
+    python -m training.dice_report emotions MODEL SET OUT [--people 0]
 
 CONFIG is a training configuration of DICE-Talk, MODEL a trained file, SET an evaluation set
 (``training/evaluation_set.py``), OUT a folder. What each measures is said in ``benchmarks/dice_registration_*.md``.
@@ -33,6 +34,7 @@ from moee_core.errors import MoEEError
 from moee_core.metrics.clusters import clustering_strength
 from moee_core.metrics.definitions import correlation, spearman
 from moee_core.metrics.evaluate import LABEL_ORDER, load_people
+from moee_core.metrics.sources import named
 from moee_core.motion.expression import expression
 from moee_core.systems.dice_talk import DiceTalkSystem
 from moee_core.systems.moee import MoEESystem
@@ -329,6 +331,47 @@ def schedule(options: argparse.Namespace) -> str:
     return f"correlation of action units with a schedule: {mean:.3f} ± {1.96 * spread:.3f}, least {min(found):.3f}\n"
 
 
+LABELS_EACH = 3
+
+
+def emotions(options: argparse.Namespace) -> str:
+    system, around, people, readers = _measured(options)
+    make = maker(system, around)
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in ("label", "face", "face and voice", "voice")}
+    who, alike, mouth = [], [], []
+    for number, person in enumerate(people):
+        samples = person["neutral_samples"][:16000].astype(np.float32)
+        label, voice = str(person["source_label"]), person["voice_samples"].astype(np.float32)
+        frames = person["reference_frames"]
+        cut = voice[: len(frames) * 640]
+        asked = [("label", LABEL_ORDER[(LABELS_EACH * number + turn) % 7]) for turn in range(LABELS_EACH)]
+        priors = [(name, said, named_prior(system, said)) for name, said in asked]
+        for name, face, heard in (("face", frames, None), ("face and voice", frames, cut), ("voice", None, voice)):
+            priors.append((name, label, video_prior(system, around, face, heard).mean_BD))
+        for name, said, prior in priors:
+            made = make(person, samples, prior)
+            rows[name].append({"said": said, "read": readers.emotion(made, number)})
+            who.append(readers.who.identify(made) == number)
+            alike.append(readers.similarity(made, number))
+        truth = person["neutral_viseme"][:, 0]
+        spoken = make(person, person["neutral_samples"].astype(np.float32), named_prior(system, "neutral"))
+        read = readers.faces[number].read(spoken)[0][:, 0]
+        mouth.append(correlation(read[: len(truth)], truth[: len(read)]))
+    report: dict[str, Any] = {name: named(clips) for name, clips in rows.items()}
+    report |= {"identity": float(np.mean(who)), "F-SIM[discriminant]": float(np.mean(alike))}
+    report |= {"mouth": float(np.mean(mouth)), "clips": rows}
+    _folder(options.out)
+    (options.out / "emotions.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    lines = [
+        f"by {name:16}{row['right']:6.1%}  ({row['low']:.0%} to {row['high']:.0%}, {row['clips']} clips)"
+        for name, row in report.items()
+        if name in rows
+    ]
+    for name in ("identity", "F-SIM[discriminant]", "mouth"):
+        lines.append(f"{name:20}{report[name]:.3f}")
+    return "\n".join(lines) + "\n"
+
+
 def _measured(options: argparse.Namespace) -> tuple[DiceTalkSystem, MoEESystem, list[dict[str, np.ndarray]], Readers]:
     people = load_people(options.set, options.people)
     return load_dice_file(options.model), dice_talk.load_embedded(), people, Readers.of(people)
@@ -349,6 +392,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], str], tuple[str, ...]]]
     "map": (prior_map, ("model", "out")),
     "between": (between, ("model", "set", "out")),
     "schedule": (schedule, ("model", "set", "out")),
+    "emotions": (emotions, ("model", "set", "out")),
 }
 
 
