@@ -78,11 +78,16 @@ def test_a_prior_is_the_emotion_seen(system, around, somebody, label: str):
     assert LABEL_ORDER[int(reader.read(frames)[2].mean(axis=0).argmax())] == label
 
 
-def test_a_video_of_somebody_else_is_followed(system, around, somebody):
-    person, reader = somebody
-    prior = video_prior(system, around, person["reference_frames"], None).mean_BD
-    frames = maker(system, around)(person, person["neutral_samples"][:16000], prior)
-    assert LABEL_ORDER[int(reader.read(frames)[2].mean(axis=0).argmax())] == str(person["source_label"])
+def test_videos_of_others_are_followed(system, around):
+    """By two of three people at least: the reports have nine of ten."""
+    make, right = maker(system, around), 0
+    for number in (61, 62, 63):
+        person = make_person("test", number, load_speech("test"))
+        reader = FaceReader(person["calibration"], person["mouth"], person["units"], person["label"])
+        prior = video_prior(system, around, person["reference_frames"], None).mean_BD
+        frames = make(person, person["neutral_samples"][:16000], prior)
+        right += LABEL_ORDER[int(reader.read(frames)[2].mean(axis=0).argmax())] == str(person["source_label"])
+    assert right >= 2
 
 
 def test_nothing_moves_in_the_corners(system, around, somebody):
