@@ -122,7 +122,7 @@ def ablation(options: argparse.Namespace) -> str:
 
 
 def arms_table(rows: list[dict[str, Any]]) -> str:
-    """Means by arm, and differences from the full one with their intervals."""
+    """Means by arm; of the full one their intervals, of the others those of the differences from it."""
     lines = [f"{'arm':14}" + "".join(f"{name:>26}" for name in FIGURES)]
     full = {row["seed"]: row for row in rows if row["arm"] == "full"}
     for arm in ARMS:
@@ -131,7 +131,8 @@ def arms_table(rows: list[dict[str, Any]]) -> str:
             continue
         cells = ""
         for name in FIGURES:
-            cell = f"{np.mean([row[name] for row in mine.values()]):.3f}"
+            mean, half = with_interval([row[name] for row in mine.values()])
+            cell = f"{mean:.3f}" if arm != "full" or math.isnan(half) else f"{mean:.3f} ± {half:.3f}"
             both = sorted(set(mine) & set(full))
             if arm != "full" and both:
                 mean, half = with_interval([mine[seed][name] - full[seed][name] for seed in both])

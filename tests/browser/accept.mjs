@@ -1,7 +1,7 @@
 // Acceptance of the pack in a real browser, against a running ComfyUI.
 //   node accept.mjs BASE_URL PACK_FOLDER_NAME WORKFLOWS OUT
-// Each workflow is opened from Templates, compared with its API file, queued, waited for, and its video looked for on the
-// node; then dropped onto the canvas as a file, turned into a subgraph, saved, loaded and run again. A mistyped emotion
+// Each workflow is opened from Templates, compared with its API file, queued, waited for, and what it makes looked for on
+// the node; then dropped onto the canvas as a file, turned into a subgraph, saved, loaded and run again. A mistyped emotion
 // and a broken model file must reach the user in our words. Prints one line a check; exits 1 if any failed.
 import fs from 'node:fs';
 import path from 'node:path';
@@ -61,6 +61,8 @@ async function run(limit = 180_000) {
       message: end?.[1]?.exception_message ?? '',
       refused: JSON.stringify(window.app.lastNodeErrors ?? {}),
       videos: window.seen.filter(([name, d]) => name === 'executed' && d.output?.animated?.[0]).length,
+      pictures: window.seen.filter(([name, d]) => name === 'executed' && d.output?.images?.length && !d.output.animated?.[0])
+        .length,
     };
   });
 }
@@ -79,19 +81,26 @@ console.log('frontend', await page.evaluate(() => window.__COMFYUI_FRONTEND_VERS
 const names = fs.readdirSync(folder).filter((name) => name.endsWith('.json')).map((name) => name.slice(0, -5)).sort();
 for (const name of names) {
   const file = path.join(folder, `${name}.json`);
-  const wanted = plain(JSON.parse(fs.readFileSync(path.join(folder, 'api', `${name}.json`))));
+  const asked = JSON.parse(fs.readFileSync(path.join(folder, 'api', `${name}.json`)));
+  const wanted = plain(asked);
+  const ending = (type) => Object.values(asked).filter((node) => node.class_type === type).length;
+  const [videos, pictures] = [ending('MoEEVideoCombine') + ending('MoEERenderMotion'), ending('PreviewImage')];
 
   await open(`/?template=${name}&source=${pack}`);
   report(plain(await prompt()) === wanted, `${name}: from Templates, equal to its API file`);
   const result = await run();
-  report(result.end === 'execution_success' && result.videos === 1, `${name}: runs from Templates`, result.message);
+  report(
+    result.end === 'execution_success' && videos + pictures > 0 && result.videos === videos && result.pictures >= pictures,
+    `${name}: runs from Templates`,
+    `${result.videos} of ${videos} videos, ${result.pictures} pictures ${result.message}`,
+  );
   await page.waitForTimeout(1500);
   const playing = await page.evaluate(
     () =>
       [...document.querySelectorAll('video')].some((video) => video.videoWidth > 0) ||
       window.app.graph.nodes.some((node) => (node.imgs ?? []).length || (node.widgets ?? []).some((w) => /video/.test(w.name))),
   );
-  report(playing, `${name}: the video is on the node`);
+  report(playing, `${name}: what was made is on the node`);
   await shot(`${name}_done`);
 
   await open();

@@ -389,7 +389,7 @@ def test_the_table_of_arms_compares_seed_by_seed():
         for arm, gap in (("full", 0.0), ("no bank", -0.2))
     ]
     text = dice_report.arms_table(rows)
-    assert "0.700" in text
+    assert "0.700 ± 0.248" in text
     assert "0.500 (-0.200 ± 0.000)" in text
     mean, half = dice_report.with_interval([1.0, 2.0, 3.0])
     assert (mean, round(half, 3)) == (2.0, 2.484)
