@@ -143,7 +143,7 @@ class VideoDenoiser(VideoUNet):
             frames=frames,
             ids_BK=near.ids_1K.expand(branches, -1),
             kept=kept,
-            mask_1HW=near.mask_1HW,
+            mask_RHW=near.mask_1HW,
             added_NCHW=near.located_1Chw,
             options=options,
         )

@@ -58,7 +58,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "one_equal": {"experts": 1, "expert_multiple": 6},
 }
 FIGURES = ("single", "several", "label", "both", "weaker")
-T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571}
+T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
 """Student's t of the 95 % interval, by number of seeds."""
 CHECKED = 3
 """Windows that are measured of every held-out clip."""

@@ -51,7 +51,8 @@ class EmbedderStage(StageConfig):
 @dataclass(frozen=True, kw_only=True)
 class DenoiserStage(StageConfig):
     """UNet, adapters, bank and discrimination head together: L = L_den + ``discrimination`` L_cls + ``vq`` L_vq (Eq.
-    15), with ``commitment`` the beta of Eq. 17.
+    15), where L_vq is the part of Eq. 17 that moves codes; the other part would move priors, which are given. A bank
+    whose codes are running means (``system.bank.update = "ema_reset"``) asks of ``vq`` only that it is not 0.
 
     ``prior`` "sampled" (Eq. 6) or "mean"; ``per_frame`` is how often each frame has the prior of the frames around it,
     and not the clip's. ``whole_bank``: how often a batch reads all codes, as in use, and not the nearest one. With
@@ -92,7 +93,6 @@ class DenoiserStage(StageConfig):
     per_frame: float = 0.5
     whole_bank: float = 0.5
     vq: float = 1.0
-    commitment: float = 0.25
     discrimination: float = 0.1
     discrimination_noise: str = "flat"
     labelled: float = 0.5

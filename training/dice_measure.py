@@ -115,8 +115,8 @@ def emotions_and_identity(
     readers: Readers,
     labels_each: int = 2,
 ) -> dict[str, float]:
-    """Shares of clips in which the emotion asked for is read, by a label's prior and by a video of somebody else with
-    its voice; and whether the person is still the person. Every label is asked for equally often."""
+    """Shares of clips in which the emotion asked for is read, by a label's prior and by the face of somebody else in a
+    video; and whether the person is still the person. Labels are asked for in turn."""
     by_name, by_video, who, alike = [], [], [], []
     for number, person in enumerate(people):
         samples = person["neutral_samples"][:16000].astype(np.float32)

@@ -11,16 +11,19 @@ CONFIG is a training configuration of DICE-Talk, MODEL a trained file, SET an ev
 (``training/evaluation_set.py``), OUT a folder. What each measures is said in ``benchmarks/dice_registration_*.md``.
 ablation: networks that carry emotion start fresh in every arm, everything else from MODEL. clusters: the embedder
 alone, trained once for each seed. map: a picture of the priors by emotion and intensity. What is finished is not
-repeated.
+repeated; a folder holds figures of one configuration, model and set only. Both train in one process: ``processes`` is
+for ``train.py``.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import logging
 import math
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -39,10 +42,11 @@ from moee_core.motion.expression import expression
 from moee_core.systems.dice_talk import DiceTalkSystem
 from moee_core.systems.moee import MoEESystem
 from moee_core.video.frames import write_image
+from moee_core.weights.checkpoint import state_hash
 from moee_core.weights.dice_file import load_dice_file
 from training import dice_talk
 from training.ablation_gates import T_95
-from training.config import from_table, read_table
+from training.config import ConfigError, from_table, read_table, to_dict
 from training.data.clips import prepare_clips
 from training.data.dice_clips import DiceClips, prepare_dice_clips
 from training.data.motion_clips import prepare_takes
@@ -50,7 +54,7 @@ from training.data.prior_clips import Scene, scenes_of
 from training.dice_config import DiceTrain
 from training.dice_measure import Readers, emotions_and_identity, maker, named_prior, video_prior
 from training.loop import run_stage
-from training.run import set_up_logging, settle_precision
+from training.run import claim, set_up_logging, settle_precision
 from training.stages.dice_denoiser import denoiser_stage
 from training.stages.dice_embedder import MODALITIES, embedder_stage, priors_of
 
@@ -97,9 +101,10 @@ def arm_of(config: DiceTrain, arm: str, seed: int, model: str) -> DiceTrain:
 
 
 def ablation(options: argparse.Namespace) -> str:
-    config = settle_precision(_config(options.config), _folder(options.out))
+    config = _begun(options)
     around, model = dice_talk.load_around(config), load_dice_file(options.model)
     people = load_people(options.set, options.people)
+    _belongs(options.out, {"model": state_hash(model.state_dict()), "people": _named(people)})
     readers = Readers.of(people)
     clips = _clips(config, around, model)
     rows: list[dict[str, Any]] = []
@@ -109,13 +114,14 @@ def ablation(options: argparse.Namespace) -> str:
             path = options.out / f"{name}.json"
             if not path.exists():
                 wanted = arm_of(config, arm, seed, options.model)
-                system = dice_talk.start(wanted, around)
-                stage = denoiser_stage(wanted, system, around.autoencoder, clips)
+                system = dice_talk.start(wanted, around).to(config.device)
+                stage = denoiser_stage(wanted, system, around.autoencoder.to(config.device), clips)
                 run_stage(dataclasses.replace(stage, validate=None), _folder(options.out / name))
-                (options.out / name / "state.pt").unlink(missing_ok=True)
-                system.eval().requires_grad_(False)
+                around.cpu()
+                system.cpu().eval().requires_grad_(False)
                 figures = emotions_and_identity(maker(system, around), system, around, people, readers, 3)
-                path.write_text(json.dumps({"arm": arm, "seed": seed, **figures}, indent=1) + "\n", encoding="utf-8")
+                _write(path, {"arm": arm, "seed": seed, **figures})
+                (options.out / name / "state.pt").unlink(missing_ok=True)
                 log.info("%s, seed %d: %s", arm, seed, figures)
             rows.append(json.loads(path.read_text(encoding="utf-8")))
     return arms_table(rows)
@@ -159,7 +165,7 @@ def _scenes(config: DiceTrain, around: MoEESystem, split: str) -> list[Scene]:
 
 
 def clusters(options: argparse.Namespace) -> str:
-    config = settle_precision(_config(options.config), _folder(options.out))
+    config = _begun(options)
     around = dice_talk.load_around(config)
     assert around.ear is not None  # load_around asked for it
     train, tune, test = (_scenes(config, around, split) for split in ("train", "tune", "test"))
@@ -169,12 +175,12 @@ def clusters(options: argparse.Namespace) -> str:
         path = options.out / f"clusters-{seed}.json"
         if not path.exists():
             seeded = dataclasses.replace(config, seed=seed)
-            system = dice_talk.start(seeded, around)
+            system = dice_talk.start(seeded, around).to(config.device)
             stage = embedder_stage(seeded, system, around.ear, train, tune)
             run_stage(stage, _folder(options.out / f"embedder-{seed}"))
+            system.cpu()
+            _write(path, {name: strengths(system, around, test, name) for name in MODALITIES})
             (options.out / f"embedder-{seed}" / "state.pt").unlink(missing_ok=True)
-            row = {name: strengths(system, around, test, name) for name in MODALITIES}
-            path.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
         row = json.loads(path.read_text(encoding="utf-8"))
         for name, strength in row.items():
             found[name].append(float(np.mean(list(strength.values()))))
@@ -183,21 +189,29 @@ def clusters(options: argparse.Namespace) -> str:
     lines = [f"{'':10}{'strength':>16}" + "".join(f"{label:>11}" for label in LABELS)]
     for name, values in found.items():
         mean, half = with_interval(values)
-        cells = "".join(f"{np.mean(by_label[name][label]):11.2f}" for label in LABELS)
-        lines.append(f"{name:10}{f'{mean:.2f} ± {half:.2f}':>16}{cells}")
+        said = f"{mean:.2f}" if math.isnan(half) else f"{mean:.2f} ± {half:.2f}"
+        cells = "".join(f"{np.mean(by_label[name][label] or [math.nan]):11.2f}" for label in LABELS)
+        lines.append(f"{name:10}{said:>16}{cells}")
     return "\n".join(lines) + "\n"
 
 
 def strengths(system: DiceTalkSystem, around: MoEESystem, scenes: list[Scene], looked_at: str) -> dict[str, float]:
-    """Label -> clustering strength, for each voice and then averaged."""
+    """Label -> clustering strength, for each voice and then averaged. Voices of a single emotion say nothing of it, and
+    of their labels none that is there once. Raises ``ValueError`` where nothing is left."""
     assert around.ear is not None  # load_around asked for it
     means, _ = priors_of(system.embedder, around.ear, scenes, looked_at)
     labels = np.array([scene.emotion for scene in scenes])
     found: dict[int, list[float]] = {}
     for speaker in sorted({scene.speaker for scene in scenes}):
         own = np.array([scene.speaker == speaker for scene in scenes])
+        if len(set(labels[own].tolist())) < 2:
+            continue
         for label, value in clustering_strength(means[own], labels[own]).items():
             found.setdefault(label, []).append(value)
+    if not found:
+        raise ValueError(
+            f"no voice of {len(scenes)} takes says two emotions, and one of them twice; set takes.takes higher"
+        )
     return {LABELS[label]: float(np.mean(values)) for label, values in sorted(found.items())}
 
 
@@ -385,6 +399,41 @@ def _config(path: str) -> DiceTrain:
 def _folder(path: Path) -> Path:
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def _begun(options: argparse.Namespace) -> DiceTrain:
+    """The configuration, with the precision that OUT was begun with. Raises ``ConfigError`` where OUT holds figures of
+    another one."""
+    config = settle_precision(_config(options.config), _folder(options.out))
+    claim(options.out, config)
+    _belongs(options.out, {"stages": to_dict(config)["stages"]})
+    return config
+
+
+def _named(people: list[dict[str, np.ndarray]]) -> str:
+    """What tells one evaluation set from another."""
+    found = hashlib.sha256()
+    for person in people:
+        found.update(np.ascontiguousarray(person["portrait"]).tobytes())
+    return f"{len(people)} people, {found.hexdigest()[:12]}"
+
+
+def _belongs(out: Path, settings: dict[str, Any]) -> None:
+    """Figures in a folder are all of the same model, people and lengths, or those that are there already would pass
+    for others."""
+    path = out / "measured.json"
+    begun = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    unlike = [key for key, value in settings.items() if begun.get(key, value) != value]
+    if unlike:
+        raise ConfigError(f"{out} holds figures of other {', '.join(unlike)}; name another folder, or delete it")
+    _write(path, begun | settings)
+
+
+def _write(path: Path, table: dict[str, Any]) -> None:
+    """Whole or not at all."""
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
 
 
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], str], tuple[str, ...]]] = {

@@ -41,6 +41,8 @@ from training.stages.dice_embedder import embedder_stage, name_priors
 log = logging.getLogger(__name__)
 
 LEAST_CHANGE = 1e-3
+UNTRAINED_SCALE = 0.5
+"""The unit of changes of a model whose UNet has not seen any."""
 ONE_STEP = {"num_inference_steps": 1, "reference_guidance": 1.0, "audio_guidance": 1.0, "emotion_guidance": 1.0}
 """How what is trained mostly at the largest noise is best sampled."""
 EMOTION = ("bank.", ".adapters.1.")
@@ -54,20 +56,30 @@ def run(config: DiceTrain, stop_after: str | None = None) -> Path:
     folder = Path(config.runs) / config.name
     config = settle_precision(config, folder)
     claim(folder, config)
-    cache = Path(config.cache)
+    _prepare(config, draws=bool(config.stages.denoiser.iterations) and stop_after != "embedder")
+    parallel.launch(config.processes, functools.partial(_work, config, folder, stop_after))
+    return folder / (f"{stop_after}.safetensors" if stop_after else "model.safetensors")
+
+
+def _prepare(config: DiceTrain, draws: bool) -> None:
+    """What takes long and is kept, and what a user may have got wrong, before any process is started: each would make
+    it too, and say so less well."""
+    cache, around = Path(config.cache), load_around(config)
+    assert around.ear is not None  # load_around asked for it
+    if config.files:
+        load_scenes(config.files, around.ear, config.system.embedder.coefficients)
     if config.system.embedder.coefficients != len(UNITS):
-        if config.stages.denoiser.iterations and stop_after != "embedder":
+        if draws:
             raise ConfigError(
                 f"the denoiser's clips are read as {len(UNITS)} action units, system.embedder.coefficients is "
                 f"{config.system.embedder.coefficients}; set stages.denoiser.iterations to 0"
             )
-    elif config.stages.embedder.iterations or config.stages.denoiser.iterations:
-        for split in ("train", "tune"):  # before any process is started that would make them too
+    elif config.stages.embedder.iterations or draws:
+        for split in ("train", "tune"):
             prepare_takes(config.takes, config.data_seed, cache, split)
-    if stop_after != "embedder" and config.stages.denoiser.iterations:
-        prepare_clips(config.data, config.data_seed, cache)
-    parallel.launch(config.processes, functools.partial(_work, config, folder, stop_after))
-    return folder / (f"{stop_after}.safetensors" if stop_after else "model.safetensors")
+    if draws:
+        clips = prepare_clips(config.data, config.data_seed, cache)
+        prepare_latents(clips, around.autoencoder, around.speech_encoder)
 
 
 def _work(config: DiceTrain, folder: Path, stop_after: str | None) -> None:
@@ -87,9 +99,14 @@ def _work(config: DiceTrain, folder: Path, stop_after: str | None) -> None:
         if path.exists():
             log.info("stage %s: finished before", name)
         else:
-            system = (
-                start(config, around) if number == 0 else _load(config, folder / f"{STAGES[number - 1]}.safetensors")
-            )
+            if number == 0:
+                system = start(config, around)
+            else:
+                system = _load(config, folder / f"{STAGES[number - 1]}.safetensors")
+            if name == "denoiser" and config.stages.denoiser.iterations and not config.start_from:
+                # the unit of changes is the clips', which the embedder alone has no need of
+                scale = measured_scale(config, around)
+                system.config = dataclasses.replace(system.config, change_scale=scale)
             _stage(name, config, folder, system, around, writer)
         if name == stop_after:
             return
@@ -137,7 +154,7 @@ def _made(name: str, config: DiceTrain, system: DiceTalkSystem, around: MoEESyst
 
 
 HELD_OUT = 10
-"""Of files that are trained on alone, every so many is held out."""
+"""Of files that are trained on alone, every so many persons are held out; clips, where there are fewer persons."""
 
 
 def _scenes(config: DiceTrain, around: MoEESystem, split: str) -> list[Scene]:
@@ -151,8 +168,11 @@ def _scenes(config: DiceTrain, around: MoEESystem, split: str) -> list[Scene]:
                 f"the face world's takes have {len(UNITS)} coefficients, system.embedder.coefficients is {width}; name "
                 "a folder of coefficient files as `files`"
             )
-        held = set(range(HELD_OUT - 1, len(own), HELD_OUT))
-        return [scene for number, scene in enumerate(own) if (number in held) == (split == "tune")]
+        speakers = list(dict.fromkeys(scene.speaker for scene in own))
+        if len(speakers) >= HELD_OUT:
+            held = set(speakers[HELD_OUT - 1 :: HELD_OUT])
+            return [scene for scene in own if (scene.speaker in held) == (split == "tune")]
+        return [scene for number, scene in enumerate(own, 1) if (number % HELD_OUT == 0) == (split == "tune")]
     takes = prepare_takes(config.takes, config.data_seed, Path(config.cache), split)
     scenes = scenes_of(takes, split, around.ear, config.takes.wide_speech if split == "train" else "")
     if split == "train":
@@ -177,9 +197,11 @@ def load_embedded() -> MoEESystem:
 
 
 def start(config: DiceTrain, around: MoEESystem) -> DiceTalkSystem:
-    """The networks before any training: PyTorch's defaults from the seed; the UNet answers 0, which is the portrait,
-    and adapters and residual branches along time add nothing yet."""
-    system = DiceTalkSystem(system_config(config, around), _build(config))
+    """The networks before any training: PyTorch's defaults from the seed; the UNet answers 0, which is the portrait.
+    What ``start_from`` names goes on instead, in its own unit of changes."""
+    before = load_dice_file(config.start_from, _build(config)) if config.start_from else None
+    scale = UNTRAINED_SCALE if before is None else before.config.change_scale
+    system = DiceTalkSystem(system_config(config, around, scale), _build(config))
     generator = torch.Generator().manual_seed(config.seed)
     with torch.no_grad():
         for module in system.modules():
@@ -199,29 +221,30 @@ def start(config: DiceTrain, around: MoEESystem) -> DiceTalkSystem:
         for last in (system.unet.conv_out, system.face_locator.conv_out):
             last.weight.zero_()
             last.bias.zero_()
-    if config.start_from:
-        before = load_dice_file(config.start_from, _build(config))
+    if before is not None:
         taken = before.state_dict()
         if config.fresh_emotion:
             taken = {key: value for key, value in taken.items() if not any(part in key for part in EMOTION)}
         fresh = system.state_dict()
         unlike = [key for key, value in taken.items() if key not in fresh or fresh[key].shape != value.shape]
-        if unlike or before.config.change_scale != system.config.change_scale:
-            raise ConfigError(f"start_from: {config.start_from} has other sizes than [system]")
+        if unlike:
+            raise ConfigError(
+                f"start_from: {config.start_from} has other sizes than [system], the first in {min(unlike)}"
+            )
         system.load_state_dict({**fresh, **taken})
     return system
 
 
-def system_config(config: DiceTrain, around: MoEESystem) -> DiceConfig:
+def measured_scale(config: DiceTrain, around: MoEESystem) -> float:
+    """How much latents of the clips differ from their portrait's, root mean square."""
+    clips = prepare_clips(config.data, config.data_seed, Path(config.cache))
+    changed = prepare_latents(clips, around.autoencoder, around.speech_encoder).change_std
+    return round(max(LEAST_CHANGE, float(changed.square().mean().sqrt())), 4)
+
+
+def system_config(config: DiceTrain, around: MoEESystem, scale: float) -> DiceConfig:
     """The embedded form: 25 frames a second, changes of the portrait, the encoders of ``around``."""
     tables, kind = config.system, around.config
-    clips = (
-        prepare_clips(config.data, config.data_seed, Path(config.cache)) if config.stages.denoiser.iterations else None
-    )
-    scale = 0.5
-    if clips is not None:
-        changed = prepare_latents(clips, around.autoencoder, around.speech_encoder).change_std
-        scale = round(max(LEAST_CHANGE, float(changed.square().mean().sqrt())), 4)
     try:
         return DiceConfig(
             unet=tables.unet,
@@ -256,6 +279,7 @@ def _load(config: DiceTrain, path: Path) -> DiceTalkSystem:
 
 def metadata(config: DiceTrain) -> dict[str, str]:
     voices = "flite (CMU licence)" + (" and espeak-ng" if config.takes.wide_speech or config.data.wide_speech else "")
+    own = "; coefficient files of the trainer's own" if config.files else ""
     steps = {name: getattr(config.stages, name).iterations for name in STAGES}
     trained: dict[str, object] = {"name": config.name, "seed": config.seed, "iterations": steps}
     if config.start_from:
@@ -263,5 +287,5 @@ def metadata(config: DiceTrain) -> dict[str, str]:
     return {
         "trained": json.dumps(trained),
         "sampling": json.dumps(ONE_STEP | {"noise_sharing": config.stages.denoiser.noise_sharing}),
-        "data_licence": f"procedural faces; speech synthesised with {voices}",
+        "data_licence": f"procedural faces; speech synthesised with {voices}{own}",
     }

@@ -2,7 +2,8 @@
 
 On a CPU two processes of one thread each are faster than one process of two threads, because small layers do not
 split well. Every process draws its own share of each batch, so ``processes`` changes which process computes a sample
-and not which samples there are. With one process nothing here does anything.
+and not which samples there are; a loss that compares samples is given those of all (``everyone``). With one process
+nothing here does anything.
 """
 
 from __future__ import annotations
@@ -38,6 +39,19 @@ def share(items: Sequence[Any]) -> list[Any]:
     if len(items) % size():
         raise ValueError(f"a batch of {len(items)} cannot be shared by {size()} processes; change batch_size")
     return list(items)[rank() :: size()]
+
+
+def everyone(own_RD: torch.Tensor) -> torch.Tensor:
+    """(P R, D): the rows of all P processes, in the same order everywhere, for a loss that compares rows with each
+    other. Every process must compute that whole loss. A gradient reaches the process's own rows only, P times as large,
+    so that the average over the processes is the gradient of the whole loss."""
+    if size() == 1:
+        return own_RD
+    parts = [torch.empty_like(own_RD) for _ in range(size())]
+    dist.all_gather(parts, own_RD.detach().contiguous())
+    if own_RD.requires_grad:
+        parts[rank()] = own_RD.detach() + size() * (own_RD - own_RD.detach())
+    return torch.cat(parts)
 
 
 def average_gradients(parameters: Sequence[nn.Parameter], loss: torch.Tensor) -> float:

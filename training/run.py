@@ -106,8 +106,12 @@ def claim(folder: Path, config: Any) -> None:
     path = folder / "config.json"
     wanted = _fixed(to_dict(config))
     if path.exists():
-        if _fixed(_with_defaults(config, json.loads(path.read_text(encoding="utf-8")))) != wanted:
-            raise ConfigError(f"{folder} holds a run with other settings; change `name`, or delete the folder")
+        begun = _fixed(_with_defaults(config, json.loads(path.read_text(encoding="utf-8"))))
+        unlike = sorted(key for key in {*begun, *wanted} if begun.get(key) != wanted.get(key))
+        if unlike:
+            raise ConfigError(
+                f"{folder} holds a run with other settings ({', '.join(unlike)}); change `name`, or delete the folder"
+            )
         return
     path.write_text(json.dumps(to_dict(config), indent=1), encoding="utf-8")
 
@@ -120,8 +124,12 @@ def _with_defaults(config: Any, table: dict) -> dict:
         return table
 
 
+FIXED = ("seed", "data_seed", "system", "data", "takes", "files", "start_from", "fresh_emotion", "precision")
+"""What a run was begun with and is continued with, where its system has it."""
+
+
 def _fixed(table: dict) -> dict:
-    return {key: value for key, value in table.items() if key in ("seed", "system", "data", "precision")}
+    return {key: value for key, value in table.items() if key in FIXED}
 
 
 class _Runner:

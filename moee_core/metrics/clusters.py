@@ -13,9 +13,14 @@ from __future__ import annotations
 
 import numpy as np
 
+LEAST_SPREAD = 1e-6
+"""Of the distance to the others: what rounding makes of vectors that are alike."""
+
 
 def clustering_strength(vectors_ND: np.ndarray, labels_N: np.ndarray) -> dict[int, float]:
-    """Label -> strength. Raises ``ValueError`` for fewer than two labels, or rows and labels that do not agree."""
+    """Label -> strength. A label whose vectors do not spread (a single one, or all alike) has none and is left out; the
+    others' distances to its centroid count. Raises ``ValueError`` for fewer than two labels, or rows and labels that do
+    not agree."""
     if len(vectors_ND) != len(labels_N):
         raise ValueError(f"{len(vectors_ND)} vectors have {len(labels_N)} labels")
     known = [int(label) for label in np.unique(labels_N)]
@@ -25,6 +30,7 @@ def clustering_strength(vectors_ND: np.ndarray, labels_N: np.ndarray) -> dict[in
     apart = np.linalg.norm(centroids[:, None] - centroids[None], axis=2).sum(axis=1) / (len(known) - 1)
     out = {}
     for number, label in enumerate(known):
-        own = vectors_ND[labels_N == label] - centroids[number]
-        out[label] = float(apart[number] / max(float(np.linalg.norm(own, axis=1).mean()), 1e-12))
+        spread = float(np.linalg.norm(vectors_ND[labels_N == label] - centroids[number], axis=1).mean())
+        if spread > LEAST_SPREAD * apart[number]:
+            out[label] = float(apart[number] / spread)
     return out

@@ -186,12 +186,13 @@ class VideoUNet(nn.Module):
         ids_BK: Tensor,
         kept: KeptContexts,
         scales: Sequence[float] | None = None,
-        mask_1HW: Tensor | None = None,
+        mask_RHW: Tensor | None = None,
         added_NCHW: Tensor | None = None,
         options: dict | None = None,
     ) -> Tensor:
-        """``scales`` of the adapters, 1 each if not given. ``mask_1HW``: where adapters act within a frame, as large as
-        the picture; None is everywhere. ``added_NCHW``: features added behind conv_in."""
+        """``scales`` of the adapters, 1 each if not given. ``mask_RHW``: where adapters act within a frame, as large as
+        the picture, one for all or one for each row of ``ids_BK``; None is everywhere. ``added_NCHW``: features added
+        behind conv_in."""
         if x_NZHW.shape[0] != ids_BK.shape[0] * frames:
             raise ValueError(
                 f"{x_NZHW.shape[0]} latents are not {frames} frames for each of {ids_BK.shape[0]} rows of ids_BK"
@@ -202,7 +203,7 @@ class VideoUNet(nn.Module):
             frames=frames,
             kept=kept,
             scales=(1.0,) * self.config.adapters if scales is None else tuple(scales),
-            maps={} if mask_1HW is None else self._maps(mask_1HW, x_NZHW),
+            maps={} if mask_RHW is None else self._maps(mask_RHW, x_NZHW, frames),
             options=options,
         )
         x = self.conv_in(x_NZHW)
@@ -217,13 +218,17 @@ class VideoUNet(nn.Module):
             x = block(x, skips, emb, read)
         return self.conv_out(F.silu(self.conv_norm_out(x)))
 
-    def _maps(self, mask_1HW: Tensor, x_NZHW: Tensor) -> dict[tuple[int, int], Tensor]:
+    def _maps(self, mask_RHW: Tensor, x_NZHW: Tensor, frames: int) -> dict[tuple[int, int], Tensor]:
+        if len(mask_RHW) > 1:
+            if len(mask_RHW) * frames != len(x_NZHW):
+                raise ValueError(f"{len(mask_RHW)} masks are not one for each of {len(x_NZHW) // frames} rows")
+            mask_RHW = mask_RHW.repeat_interleave(frames, dim=0)
         height, width = x_NZHW.shape[-2:]
         sizes = [(-(-height // 2**level), -(-width // 2**level)) for level in range(len(self.config.block_widths))]
-        return {size: mask_at(mask_1HW, size).to(x_NZHW) for size in sizes}
+        return {size: mask_at(mask_RHW, size).to(x_NZHW) for size in sizes}
 
 
-def mask_at(mask_1HW: Tensor, size: tuple[int, int]) -> Tensor:
-    """(1, T, 1) the mask on a level's grid: bicubic without antialiasing, as the authors' adapters resize it, so that
+def mask_at(mask_RHW: Tensor, size: tuple[int, int]) -> Tensor:
+    """(R, T, 1) the mask on a level's grid: bicubic without antialiasing, as the authors' adapters resize it, so that
     values may lie a little outside of [0, 1]."""
-    return F.interpolate(mask_1HW[None].float(), size=size, mode="bicubic").flatten(2).transpose(1, 2)
+    return F.interpolate(mask_RHW[:, None].float(), size=size, mode="bicubic").flatten(2).transpose(1, 2)

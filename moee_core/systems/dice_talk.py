@@ -232,7 +232,7 @@ class DiceTalkSystem(nn.Module):
                 frames=count,
                 ids_BK=ids.expand(rows, -1),
                 kept=kept,
-                mask_1HW=given.mask_1HW,
+                mask_RHW=given.mask_1HW,
                 added_NCHW=given.located_1Chw,
             )
             parts = v.unflatten(0, (rows, count))

@@ -122,7 +122,7 @@ def drawn(system: DiceTalkSystem, scales: tuple = (1.0, 1.0), mask: bool = True,
         ids_BK=given["added_time_ids"],
         kept=kept,
         scales=scales,
-        mask_1HW=given["face_mask"][0] if mask else None,
+        mask_RHW=given["face_mask"][0] if mask else None,
         added_NCHW=given["spatial_condition"].flatten(0, 1) if located else None,
     )
 

@@ -131,7 +131,7 @@ def test_a_call_of_full_size_takes_fewer_operations_than_the_authors():
                 frames=25,
                 ids_BK=of(3, 3),
                 kept=kept,
-                mask_1HW=of(1, 512, 512),
+                mask_RHW=of(1, 512, 512),
                 added_NCHW=of(1, 320, 64, 64),
             )
     both = (once.get_total_flops() + counter.get_total_flops()) / 1e12
@@ -188,7 +188,7 @@ def test_everything_that_is_read_matters(what: str):
     made, given = network(TINY), inputs()
 
     def now() -> Tensor:
-        more = {"mask_1HW": given["mask"], "added_NCHW": given["located"]}
+        more = {"mask_RHW": given["mask"], "added_NCHW": given["located"]}
         return drawn(made, given, [given["audio"], given["emotion"]], **more)
 
     before = now()
@@ -217,11 +217,24 @@ def test_a_branch_is_what_it_is_alone():
     torch.testing.assert_close(both[:FRAMES], alone, rtol=0, atol=1e-5)
 
 
+def test_each_row_may_have_a_mask_of_its_own():
+    made, given = network(TINY), inputs()
+    masks = torch.rand(BRANCHES, *given["mask"].shape[1:])
+    adapted = [given["audio"], given["emotion"]]
+    found = drawn(made, given, adapted, mask_RHW=masks).unflatten(0, (BRANCHES, FRAMES))
+    for row in range(BRANCHES):
+        alone = drawn(made, given, adapted, mask_RHW=masks[row : row + 1]).unflatten(0, (BRANCHES, FRAMES))
+        torch.testing.assert_close(found[row], alone[row], rtol=0, atol=1e-5)
+        assert (found[row - 1] - alone[row - 1]).abs().max() > 1e-4
+    with pytest.raises(ValueError, match=f"3 masks are not one for each of {BRANCHES} rows"):
+        drawn(made, given, adapted, mask_RHW=torch.rand(3, *given["mask"].shape[1:]))
+
+
 def test_bfloat16_works_throughout():
     made, given = network(TINY), inputs()
-    expected = drawn(made, given, [given["audio"], given["emotion"]], mask_1HW=given["mask"])
+    expected = drawn(made, given, [given["audio"], given["emotion"]], mask_RHW=given["mask"])
     halves = {key: value.bfloat16() for key, value in given.items()}
-    found = drawn(made.bfloat16(), halves, [halves["audio"], halves["emotion"]], mask_1HW=halves["mask"])
+    found = drawn(made.bfloat16(), halves, [halves["audio"], halves["emotion"]], mask_RHW=halves["mask"])
     assert found.dtype == torch.bfloat16
     assert (found.float() - expected).square().mean().sqrt() < 0.05 * expected.square().mean().sqrt()
 

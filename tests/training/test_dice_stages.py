@@ -28,7 +28,7 @@ from training.data.prior_clips import Scene, SceneDraw, class_of, classes, scene
 from training.data.prior_files import load_scenes
 from training.dice_config import DenoiserStage, DiceTrain, EmbedderStage
 from training.loop import run_stage
-from training.stages.dice_denoiser import DenoiserTask, denoiser_stage
+from training.stages.dice_denoiser import BY, DenoiserTask, denoiser_stage
 from training.stages.dice_embedder import embedder_stage, moment, priors_of
 
 from ..fixtures.killed import KilledError, made, same, weights
@@ -267,16 +267,20 @@ def test_a_box_is_a_tenth_larger_and_stays_on_the_picture():
     assert box_mask((-20.0, -5.0, 200.0, 140.0), 128).all()
 
 
-def test_voices_are_those_of_the_class(clips: DiceClips):
-    """Who shows one emotion has three priors, everybody else the face's three times."""
+def test_voices_are_those_of_the_class(clips: DiceClips, scenes: list[Scene]):
+    """Who shows one emotion has three priors where a take of that class is long enough, everybody else the face's
+    three times."""
     means = clips.wholes[0]
     labelled = clips.label[:, 0] >= 0
     assert bool(labelled.any())
     assert bool((~labelled).any())
     assert torch.equal(means[~labelled][:, 1], means[~labelled][:, 0])
-    known = means[labelled]
-    assert (known[:, 1] - known[:, 0]).abs().amax(dim=1).min() > 0 or (known[:, 1] == known[:, 0]).all(dim=1).any()
-    assert bool((known[:, 2] != known[:, 0]).any())
+    length = clips.latents.shape[1]
+    heard = {class_of(scene.emotion, scene.level) for scene in scenes if len(scene) >= length}
+    for mean, label in zip(means[labelled], clips.label[labelled, 0].tolist(), strict=True):
+        others = [bool((mean[a] != mean[b]).any()) for a, b in ((0, 1), (0, 2), (1, 2))]
+        assert others == [label in heard] * 3
+    assert heard & set(clips.label[labelled, 0].tolist())
 
 
 # ---- the denoiser's batches and losses ------------------------------------------------------------------------------
@@ -295,13 +299,13 @@ def test_batches_depend_on_seed_step_and_sample_alone(
     for step in (0, 3):
         first, second = one.batch(step, one.numbers(step, 4), 4), two.batch(step, two.numbers(step, 4), 4)
         assert all(torch.equal(a, b) for a, b in zip(vars(first).values(), vars(second).values(), strict=True))
-    assert not torch.equal(one.batch(0, [1], 4).noise, one.batch(1, [1], 4).noise)
+    assert not torch.equal(one.batch(0, [(0, 1)], 4).noise, one.batch(1, [(0, 1)], 4).noise)
 
 
 def test_half_of_the_clips_show_one_emotion(config: DiceTrain, finished: Path, around: MoEESystem, clips: DiceClips):
     for share in (0.0, 0.5, 1.0):
         task = task_of(config, finished, around, clips, labelled=share)
-        numbers = [number for step in range(100) for number in task.numbers(step, 4)]
+        numbers = [number for step in range(100) for _, number in task.numbers(step, 4)]
         assert float((clips.label[numbers, 0] >= 0).float().mean()) == pytest.approx(share, abs=0.08)
         assert max(numbers) < len(clips) - task.held_out
 
@@ -318,15 +322,22 @@ def test_drops_are_as_often_as_told(config: DiceTrain, finished: Path, around: M
 
 def test_a_prior_is_drawn_or_its_mean(config: DiceTrain, finished: Path, around: MoEESystem, clips: DiceClips):
     frames = torch.arange(4)
-    for per_frame, stored in ((0.0, clips.wholes[0][2, 0].expand(4, -1)), (1.0, clips.moments[0][2, :4])):
+    for per_frame, stored, variance in (
+        (0.0, clips.wholes[0][2][:, None].expand(-1, 4, -1), clips.wholes[1]),
+        (1.0, clips.moments[0][2, :4][None], clips.moments[1]),
+    ):
         plain = task_of(config, finished, around, clips, prior="mean", per_frame=per_frame)
         drawn = task_of(config, finished, around, clips, prior="sampled", per_frame=per_frame)
         rng = np.random.default_rng(5)
+        means = [plain._prior(rng, 2, frames) for _ in range(60)]
+        which = [next(k for k, one in enumerate(stored) if torch.equal(one, mean)) for mean in means]
+        assert set(which) == {k for k, one in enumerate(stored) if not any(torch.equal(one, e) for e in stored[:k])}
         found = [drawn._prior(rng, 2, frames) for _ in range(200)]
-        if per_frame:
-            assert torch.equal(plain._prior(np.random.default_rng(0), 2, frames), stored)
-            middle = torch.stack(found).mean(dim=0)
-            assert torch.allclose(middle, stored, atol=0.3 * float(clips.moments[1].sqrt().max()) + 1e-4)
+        middle = torch.stack(found).mean(dim=0)
+        shares = torch.tensor(BY if len(stored) == 3 else (1.0,))[:, None, None]
+        expected = (shares * stored).sum(dim=0)
+        spread = (shares * (stored - expected).square()).sum(dim=0).sqrt().max() + variance[2].sqrt().max()
+        assert torch.allclose(middle, expected, atol=5 * float(spread) / len(found) ** 0.5 + 1e-4)
         assert len({round(float(one.sum()), 5) for one in found}) > 100
 
 

@@ -102,18 +102,19 @@ def read_faces(cache: ClipCache) -> np.ndarray:
 
 @torch.no_grad()
 def embedded(embedder: PriorEmbedder, units_nLC: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Priors of whole clips and of every moment, from faces alone."""
-    length = units_nLC.shape[1]
+    """Priors of whole clips and of every moment, from faces alone; on the CPU, wherever the embedder is."""
+    length, device = units_nLC.shape[1], embedder.to_weight.weight.device
     padded = torch.cat(
         [units_nLC[:, :1].expand(-1, AROUND, -1), units_nLC, units_nLC[:, -1:].expand(-1, AROUND, -1)], dim=1
     )
     wholes, moments = [], []
     for start in range(0, len(units_nLC), AT_ONCE):
-        found = embedder(units_nLC[start : start + AT_ONCE], None)
-        wholes.append((found.mean_BD, found.variance_BD))
+        found = embedder(units_nLC[start : start + AT_ONCE].to(device), None)
+        wholes.append((found.mean_BD.cpu(), found.variance_BD.cpu()))
         near = padded[start : start + AT_ONCE].unfold(1, 2 * AROUND + 1, 1).transpose(2, 3)
-        found = embedder(near.flatten(0, 1), None)
-        moments.append((found.mean_BD.unflatten(0, (-1, length)), found.variance_BD.unflatten(0, (-1, length))))
+        found = embedder(near.flatten(0, 1).to(device), None)
+        parts = (found.mean_BD.cpu(), found.variance_BD.cpu())
+        moments.append((parts[0].unflatten(0, (-1, length)), parts[1].unflatten(0, (-1, length))))
     means, variances = zip(*wholes, strict=True)
     moment_means, moment_variances = zip(*moments, strict=True)
     return (torch.cat(means), torch.cat(variances)), (torch.cat(moment_means), torch.cat(moment_variances))
@@ -135,17 +136,17 @@ def with_voices(
     for scene in (one for one in scenes if one.known and one.voiced):
         of_class.setdefault(class_of(scene.emotion, scene.level), []).append(scene)
     means, variances = (part[:, None].repeat(1, 3, 1) for part in faces)
-    length = units_nLC.shape[1]
+    length, device = units_nLC.shape[1], embedder.to_weight.weight.device
     for number in torch.nonzero(label_n >= 0)[:, 0].tolist():
         fitting = [scene for scene in of_class.get(int(label_n[number]), []) if len(scene) >= length]
         if not fitting:
             continue
         rng = np.random.default_rng([seed, PURPOSE, number])
         scene = fitting[rng.integers(len(fitting))]
-        voice = voice_of(around.ear, scene, int(rng.integers(0, len(scene) - length + 1)), length)[None]
-        for place, face in ((1, units_nLC[number][None]), (2, None)):
+        voice = voice_of(around.ear, scene, int(rng.integers(0, len(scene) - length + 1)), length)[None].to(device)
+        for place, face in ((1, units_nLC[number][None].to(device)), (2, None)):
             found = embedder(face, voice)
-            means[number, place], variances[number, place] = found.mean_BD[0], found.variance_BD[0]
+            means[number, place], variances[number, place] = found.mean_BD[0].cpu(), found.variance_BD[0].cpu()
     return means, variances
 
 

@@ -5,7 +5,8 @@ A folder with ``files.csv``: one row a clip, with the columns
     audio      its recording; may be empty, and the clip then only has a face
     identity   who it is; empty is nobody else's
     emotion    one of the labels; empty where it is not known
-    level      1 to 3; empty is 3, or 0 for neutral
+    level      1 to 3; empty is 3. Neutral has none
+Only ``motion`` must be there. Separated by commas, semicolons or tabs, as spreadsheets write them.
 Clips of one identity, emotion and level are alike (as in MEAD). A clip whose emotion is not known is alike to other
 moments of itself only (as in HDTF). Read at 25 frames a second.
 
@@ -17,6 +18,7 @@ Raises ``ConfigError`` naming the file and the row.
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
 import numpy as np
@@ -43,25 +45,22 @@ EXPRESSION = 64
 def load_scenes(folder: str | Path, ear: EmotionEar, coefficients: int) -> list[Scene]:
     """All clips of a folder. ``coefficients``: how many the embedder reads."""
     table = Path(folder) / NAME
-    try:
-        with table.open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream))
-    except OSError as error:
-        raise ConfigError(f"{table} cannot be read: {error.strerror}; it lists the clips, see {__name__}") from error
-    lacking = [name for name in COLUMNS[:1] if rows and name not in rows[0]]
-    if lacking or not rows:
-        raise ConfigError(
-            f"{table} has no {'column motion' if lacking else 'rows'}; its columns are {', '.join(COLUMNS)}"
-        )
     groups: dict[tuple[object, ...], int] = {}
+    silences: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
     scenes = []
-    for number, row in enumerate(rows, 2):  # as an editor counts the lines
+    for number, given in _rows(table):
         where = f"{table}, line {number}"
-        given = {name: (row.get(name) or "").strip() for name in COLUMNS}
         emotion, level = _emotion(given["emotion"], given["level"], where)
+        if not given["motion"]:
+            raise ConfigError(f"{where}: no motion is named; every clip needs its motion file")
         try:
             values = _coefficients(table.parent / given["motion"], coefficients)
-            voice, quick = _voice(table.parent / given["audio"] if given["audio"] else None, len(values), ear)
+            if given["audio"]:
+                voice, quick = _voice(table.parent / given["audio"], len(values), ear)
+            else:
+                if len(values) not in silences:
+                    silences[len(values)] = _voice(None, len(values), ear)
+                voice, quick = silences[len(values)]
         except (MoEEError, ValueError) as error:
             raise ConfigError(f"{where}: {error}") from error
         speaker = given["identity"] or f"line {number}"
@@ -83,6 +82,34 @@ def load_scenes(folder: str | Path, ear: EmotionEar, coefficients: int) -> list[
     return scenes
 
 
+def _rows(table: Path) -> list[tuple[int, dict[str, str]]]:
+    """(line, what its columns say) of all rows, lines as an editor counts them."""
+    try:
+        text = table.read_text(encoding="utf-8-sig")  # spreadsheets put a mark before what they write as UTF-8
+    except OSError as error:
+        raise ConfigError(f"{table} cannot be read: {error.strerror}; it lists the clips, see {__name__}") from error
+    except UnicodeDecodeError as error:
+        line = table.read_bytes()[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{table}, line {line}: this is not UTF-8; save the table as UTF-8") from error
+    head = text.partition("\n")[0]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count))
+    header = [name.strip() for name in next(reader, [])]
+    allowed = f"its columns are {', '.join(COLUMNS)}"
+    unknown = [name for name in header if name not in COLUMNS]
+    if unknown or "motion" not in header:
+        raise ConfigError(f"{table} has {f'a column {unknown[0]!r}' if unknown else 'no column motion'}; {allowed}")
+    rows = []
+    for cells in reader:
+        if len(cells) > len(header):
+            raise ConfigError(f"{table}, line {reader.line_num}: {len(cells)} cells under {len(header)} columns")
+        if any(cell.strip() for cell in cells):
+            said = dict(zip(header, (cell.strip() for cell in cells), strict=False))
+            rows.append((reader.line_num, {name: said.get(name, "") for name in COLUMNS}))
+    if not rows:
+        raise ConfigError(f"{table} has no rows; {allowed}")
+    return rows
+
+
 def _emotion(label: str, level: str, where: str) -> tuple[int | None, int]:
     if not label:
         return None, 0
@@ -90,6 +117,8 @@ def _emotion(label: str, level: str, where: str) -> tuple[int | None, int]:
         raise ConfigError(f"{where}: unknown emotion {label[:40]!r}; the labels are: {', '.join(LABELS)}")
     number = LABELS.index(label)
     if number == 0:
+        if level not in ("", "0"):
+            raise ConfigError(f"{where}: neutral has no level, got {level[:20]!r}; leave it empty")
         return 0, 0
     if level not in ("", *map(str, range(1, LEVELS + 1))):
         raise ConfigError(f"{where}: level is 1 to {LEVELS}, or empty, got {level[:20]!r}")

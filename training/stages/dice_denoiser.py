@@ -8,8 +8,9 @@ Loss (Eq. 15): L_den + lambda L_cls + L_vq. L_den is the squared error of v = (e
 each position's own unit, weighed by mouth, eyes and how much a position moves; beside it stands the absolute error of
 decoded pictures, without which one step gives the mean of all mouths that fit. L_cls (Eq. 16): cross-entropy of the
 discrimination head on the features of the middle block, for frames that show one emotion at one level. L_vq (Eq. 17)
-where the nearest code is read. Emotion is a prior that the frozen embedder made of the clip's own face, as a reader of
-pictures reads it.
+without its second part, which would move priors: they are given here, as the embedder is frozen. Where codes are
+running means (``update = "ema_reset"``) its first part moves nothing either, and its figure only says how near they
+are. Emotion is a prior that the frozen embedder made of the clip's own face, as a reader of pictures reads it.
 Every random choice is a function of (seed, sample, step).
 """
 
@@ -91,20 +92,21 @@ class DenoiserTask:
         """The middle block's features, for the discrimination head."""
         self.features.append(output)
 
-    def numbers(self, step: int, size: int) -> list[int]:
-        """Half of a batch shows one emotion at one level, half is regular."""
+    def numbers(self, step: int, size: int) -> list[tuple[int, int]]:
+        """(place in the batch, clip) of this process's share. Half of a batch shows one emotion at one level, half is
+        regular."""
         rng = np.random.default_rng([self.config.seed, PURPOSE, step])
         out = []
         for _ in range(size):
             pool = self.pools[0 if rng.random() < self.settings.labelled and len(self.pools[0]) else 1]
             pool = pool if len(pool) else self.pools[0]
             out.append(int(pool[rng.integers(len(pool))]))
-        return parallel.share(out)
+        return parallel.share(list(enumerate(out)))
 
-    def batch(self, step: int, numbers: list[int], window: int) -> Batch:
+    def batch(self, step: int, numbers: list[tuple[int, int]], window: int) -> Batch:
         settings, clips, config = self.settings, self.clips, self.system.config
         parts: list[dict[str, Tensor]] = []
-        for place, number in enumerate(numbers):
+        for place, number in numbers:
             rng = np.random.default_rng([self.config.seed, PURPOSE + 1, number, step, place])
             generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
             start = self._start(rng, number, window)
@@ -192,7 +194,7 @@ class DenoiserTask:
                 frames=window,
                 ids_BK=batch.clean.new_tensor([buckets]).expand(len(seen), -1),
                 kept=system.unet.kept(token.repeat_interleave(window, dim=0)[:, None], [audio, felt], window),
-                mask_1HW=batch.located[:, 0].mean(dim=0, keepdim=True),
+                mask_RHW=batch.located[:, 0],
                 added_NCHW=located.repeat_interleave(window, dim=0),
             )
         v = v.float()
@@ -222,9 +224,8 @@ class DenoiserTask:
         if settings.vq and system.config.bank.form == "bank":
             generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
             found = system.bank.retrieved(batch.prior, learn=True, generator=generator)
-            learned = found.codebook + settings.commitment * found.commitment
-            out["vq"] = float(learned.detach())
-            total = total + settings.vq * learned
+            out["vq"] = float(found.codebook.detach())
+            total = total + settings.vq * found.codebook
         return total, out
 
     def _weight(self, batch: Batch) -> Tensor:
@@ -267,7 +268,7 @@ def denoiser_stage(config: DiceTrain, system: DiceTalkSystem, autoencoder: Autoe
     @torch.no_grad()
     def preview(step: int, folder: Path) -> None:
         """Held-out clips in one step from noise."""
-        numbers = [len(clips) - 1 - i for i in range(min(4, task.held_out))]
+        numbers = [(i, len(clips) - 1 - i) for i in range(min(4, task.held_out))]
         batch = task.batch(0, numbers, settings.window)
         most = torch.full_like(batch.sigma, SIGMA_MAX / system.config.change_scale)
         batch = dataclasses.replace(batch, sigma=most, kept=torch.ones_like(batch.kept))

@@ -47,20 +47,22 @@ def embedder_stage(
         rng = np.random.default_rng([config.seed, PURPOSE, step])
         low, high = math.log(settings.least_frames), math.log(embedder.config.frames)
         frames = round(math.exp(rng.uniform(low, high)))
-        rows, groups, there = [], [], []
+        rows, groups, there, eps = [], [], [], []
         for number in parallel.share(list(range(settings.batch_size))):
             own = np.random.default_rng([config.seed, PURPOSE, step, number])
             pair = draw.pair(own)
             rows += [moment(ear, scene, frames, own, settings) for scene in pair]
             groups += [scene.group for scene in pair]
-            there += [_looked_at(settings, scene, rng) for scene in pair]
+            there += [_looked_at(settings, scene, own) for scene in pair]
+            eps.append(own.standard_normal((2, embedder.config.width)).astype(np.float32))
         found = embedder(
             torch.stack([face for face, _ in rows]).to(device),
             torch.stack([voice for _, voice in rows]).to(device),
             torch.stack(there).to(device),
         )
-        eps = torch.from_numpy(rng.standard_normal(found.mean_BD.shape).astype(np.float32)).to(device)
-        total = contrastive(found.sample(eps), torch.tensor(groups, device=device), settings.temperature)
+        priors = parallel.everyone(found.sample(torch.from_numpy(np.concatenate(eps)).to(device)))
+        alike = parallel.everyone(torch.tensor(groups, device=device)[:, None])[:, 0]
+        total = contrastive(priors, alike, settings.temperature)
         due = step % FIGURES_EVERY == FIGURES_EVERY - 1 or step + 1 == settings.iterations
         return total, figures(embedder, ear, train, tune) if due else {}
 
@@ -133,7 +135,9 @@ def figures(
     for name in MODALITIES if voiced else ("face",):
         known, _ = priors_of(embedder, ear, some, name)
         found, _ = priors_of(embedder, ear, held, name)
-        out[f"{name} strength"] = float(np.mean(list(clustering_strength(found, wanted).values())))
+        strengths = list(clustering_strength(found, wanted).values())
+        if strengths:  # none where every label was held out once
+            out[f"{name} strength"] = float(np.mean(strengths))
         centroids = np.stack([known[emotions == label].mean(axis=0) for label in labels])
         nearest = np.argmin(((found[:, None] - centroids[None]) ** 2).sum(axis=2), axis=1)
         out[f"{name} emotion"] = float(np.mean(np.array(labels)[nearest] == wanted))
@@ -143,7 +147,8 @@ def figures(
 @torch.no_grad()
 def name_priors(system: DiceTalkSystem, ear: EmotionEar, train: Sequence[Scene]) -> None:
     """The labels' priors: the mean of what faces, and their voices, give at full level ("Ours-P" of the paper). A label
-    that no clip shows keeps the prior of nobody's emotion."""
+    that no clip shows has the prior of nobody's emotion, 0, also where an earlier embedder had another for it."""
+    system.priors.weight.zero_()
     full = [scene for scene in train if scene.known and (scene.emotion == 0 or scene.level == 3)]
     for looked_at, voiced in (("both", True), ("face", False)):
         mine = [scene for scene in full if scene.voiced == voiced]
