@@ -111,9 +111,11 @@ class Dictionary(nn.Module):
         return self.config.update == "naive"
 
     def squared_distances(self, x: Tensor) -> Tensor:
-        """(..., D) -> (..., K): |x - C_k|^2."""
-        codes = self.codes.weight.to(x.dtype)
-        squared = x.square().sum(-1, keepdim=True) - 2 * x @ codes.T + codes.square().sum(-1)
+        """(..., D) -> (..., K): |x - C_k|^2, in float32 also under autocast: in half precision |x|^2 swamps what one
+        code is nearer than another."""
+        with torch.autocast(x.device.type, enabled=False):
+            x, codes = x.float(), self.codes.weight.float()
+            squared = x.square().sum(-1, keepdim=True) - 2 * x @ codes.T + codes.square().sum(-1)
         return squared.clamp_min(0)
 
     @torch.no_grad()

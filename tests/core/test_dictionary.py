@@ -44,6 +44,19 @@ def test_every_vector_is_read_as_its_nearest_code():
     torch.testing.assert_close(out.values, dictionary.codes(out.indices))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_codes_that_lie_close_are_told_apart_in_half_precision(dtype: torch.dtype):
+    """Codes of the published size and start, near 0 beside the vectors."""
+    dictionary = made(codes=64, width=1024)
+    with torch.no_grad():
+        dictionary.codes.weight.uniform_(-1 / 64, 1 / 64)
+    x = torch.randn(200, 1024).to(dtype)
+    exact = torch.cdist(x.double(), dictionary.codes.weight.detach().double()).argmin(-1)
+    assert torch.equal(dictionary.nearest(x), exact)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(dictionary.nearest(x.float()), exact)
+
+
 def test_the_gradient_passes_straight_through():
     dictionary, x = made(), torch.randn(3, WIDTH, requires_grad=True)
     pull = torch.randn(3, WIDTH)
