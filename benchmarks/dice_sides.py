@@ -74,7 +74,8 @@ def conditions(size: Size, located_1Chw: Tensor) -> DiceConditions:
         located_1Chw=located_1Chw,
         mask_1HW=face(size)[0, :1],
         audio_TSD=given("audio", size.frames, size.tokens, size.context),
-        emotion_TSD=given("emotion", 1, size.tokens, size.context),
+        emotion_USD=given("emotion", 1, size.tokens, size.context),
+        which_T=torch.zeros(size.frames, dtype=torch.long),
         silence_1SD=given("silence", 1, size.tokens, size.context),
         nothing_1SD=given("nothing", 1, size.tokens, size.context),
     )
@@ -206,7 +207,7 @@ def authors(folder: str, size: Size) -> Drawn:
             [face(size)[0] for _ in frames],
             list(read.audio_TSD),
             [read.silence_1SD[0] for _ in frames],
-            [read.emotion_TSD[0] for _ in frames],
+            [read.emotion_USD[0] for _ in frames],
             [read.nothing_1SD[0] for _ in frames],
             height=size.side,
             width=size.side,

@@ -1,7 +1,8 @@
 """DICE-Talk's bank of emotions: a prior asks, and the codes of all emotions answer with tokens for the denoiser.
 
 Shapes (legend for this file):
-    R priors (one for a clip, or one for each frame), P prior width, K codes, D token width, S tokens
+    R priors (one for a clip, or one for each frame), P prior width, K codes, D token width, S tokens, M = K S tokens of
+    the whole bank
     prior_RP -> tokens_RSD; features (R, C, H, W) of the denoiser -> logits (R, L) of the discrimination head
 
 Equations (Tan et al. 2025, section 3.2, with the authors' published sizes): queries from the prior, keys and values
@@ -73,6 +74,14 @@ class DiscriminationHead(nn.Module):
         return self.fc3(h)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Whole:
+    """Keys and values of the tokens of every code: the same for all priors."""
+
+    keys_1MD: Tensor
+    values_1MD: Tensor
+
+
 class EmotionBank(nn.Module):
     """See the module's docstring."""
 
@@ -89,22 +98,35 @@ class EmotionBank(nn.Module):
         self.to_q, self.to_k, self.to_v = (build.linear(width, width) for _ in range(3))
         self.classifier = DiscriminationHead(config.features, config.head_widths, config.classes, build)
 
-    def forward(self, prior_RP: Tensor, *, retrieval: bool = False, options: dict | None = None) -> Tensor:
-        """(R, S, D). Raises ``ValueError`` for priors of another width."""
+    def whole(self, like: Tensor) -> Whole:
+        """What every prior reads, on the device and in the type of ``like``: for priors that come in several groups."""
+        numbers = torch.arange(self.config.codes, device=like.device)
+        codes_KD = self.dictionary.codes(numbers).to(like.dtype)
+        told_1MD = self.code_tokens(codes_KD).flatten(0, 1)[None]
+        return Whole(keys_1MD=self.to_k(told_1MD), values_1MD=self.to_v(told_1MD))
+
+    def forward(
+        self, prior_RP: Tensor, *, retrieval: bool = False, options: dict | None = None, whole: Whole | None = None
+    ) -> Tensor:
+        """(R, S, D). ``whole``: what ``whole()`` made, where it is there already. Raises ``ValueError`` for priors of
+        another width."""
         if prior_RP.ndim != 2 or prior_RP.shape[1] != self.config.prior_width:
             raise ValueError(f"priors must be (R, {self.config.prior_width}), got {tuple(prior_RP.shape)}")
         asked_RSD = self.to_q(self.prior_tokens(prior_RP))
         if self.config.form == "direct":
             return asked_RSD
+        heads, options = self.config.heads, options or {}
         if retrieval:
-            told = self.code_tokens(self.retrieved(prior_RP).values)
-        else:
-            numbers = torch.arange(self.config.codes, device=prior_RP.device)
-            codes_KD = self.dictionary.codes(numbers).to(prior_RP.dtype)
-            told = self.code_tokens(codes_KD).flatten(0, 1).expand(len(prior_RP), -1, -1)
-        return self.attention(
-            asked_RSD, self.to_k(told), self.to_v(told), self.config.heads, transformer_options=options or {}
+            told_RSD = self.code_tokens(self.retrieved(prior_RP).values)
+            return self.attention(
+                asked_RSD, self.to_k(told_RSD), self.to_v(told_RSD), heads, transformer_options=options
+            )
+        # queries do not see each other, so all priors ask as one: the bank is there once and not once for each of them
+        read = self.whole(prior_RP) if whole is None else whole
+        found = self.attention(
+            asked_RSD.flatten(0, 1)[None], read.keys_1MD, read.values_1MD, heads, transformer_options=options
         )
+        return found.view(asked_RSD.shape)
 
     def retrieved(
         self, prior_RP: Tensor, *, learn: bool = False, generator: torch.Generator | None = None

@@ -22,6 +22,7 @@ Raises ``ValueError`` for inputs of other sizes, lengths that do not agree, or a
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -135,13 +136,17 @@ class PriorEmbedder(nn.Module):
             absent = torch.zeros_like(absent)
         waves = positions(frames, self.config.width, kind)
 
-        def prepared(tokens: Tensor | None, which: int) -> Tensor:
-            missing = absent[which].expand(rows, frames, -1)
-            known = missing if tokens is None else torch.where(there[:, which, None, None], tokens, missing)
+        def prepared(given: Tensor | None, read: Callable[[Tensor], Tensor], which: int) -> Tensor:
+            known = absent[which].expand(rows, frames, -1)
+            if given is not None:
+                looked_at = there[:, which].view(-1, *[1] * (given.ndim - 1))
+                # zeros where nobody looks: torch.where below hides a NaN, but in its gradient 0 times NaN is NaN
+                tokens = read(given.to(kind).masked_fill(~looked_at, 0))
+                known = torch.where(there[:, which, None, None], tokens, known)
             return known + waves + kind[which]
 
-        face = prepared(None if visual_BNC is None else self.face_in(visual_BNC.to(kind)), 0)
-        speech = prepared(None if speech_BMLA is None else self._heard(speech_BMLA.to(kind)), 1)
+        face = prepared(visual_BNC, self.face_in, 0)
+        speech = prepared(speech_BMLA, self._heard, 1)
         for layer in self.face_layers:
             face = layer(face)
         for layer in self.speech_layers:
@@ -198,11 +203,13 @@ class PriorEmbedder(nn.Module):
         shorter or longer than the face is cut to the shorter of the two.
         """
         rate, piece = self.config.speech_rate, self.config.frames
-        lengths = [] if visual_NC is None else [len(visual_NC)]
-        lengths += [] if speech_MLA is None else [len(speech_MLA) // rate]
-        if not lengths or min(lengths) < 1:
-            raise ValueError("there is no frame to embed")
-        frames = min(lengths)
+        lengths = {"face": None if visual_NC is None else len(visual_NC)}
+        lengths["speech"] = None if speech_MLA is None else len(speech_MLA) // rate
+        known = [length for length in lengths.values() if length is not None]
+        if not known or min(known) < 1:
+            found = ", ".join(f"{name} {'none' if one is None else one}" for name, one in lengths.items())
+            raise ValueError(f"there is no frame to embed (frames: {found}); give at least one of what is to be read")
+        frames = min(known)
         starts = list(range(0, max(frames - piece, 0) + 1, max(piece // 2, 1)))
         if starts[-1] + piece < frames:
             starts.append(frames - piece)

@@ -1,8 +1,8 @@
 """DICE-Talk: a portrait of the SVD family that speaks with an emotion given as a prior.
 
 Shapes (legend for this file):
-    T frames of a clip with its padding, F of a window, Z latent channels, h w latents of an H x W picture, S tokens of
-    width D, P prior width, W window of speech features, L layers
+    T frames of a clip, with its padding where latents are meant, F of a window, Z latent channels, h w latents of an
+    H x W picture, S tokens of width D, U emotions that differ, P prior width, R speech features of L layers and width A
     priors, recording, portrait -> ``DiceConditions`` -> sampled latents (T, Z, h, w)
 
 Guidance is a chain, each branch knowing more than the one before: nothing; the picture; the speech too; the emotion
@@ -15,6 +15,7 @@ Tan et al. 2025, "Disentangle Identity, Cooperate Emotion"; facts from the autho
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -28,12 +29,39 @@ from ..diffusion.shifting import chain_weights, sample_shifting
 from ..emotion.bank import EmotionBank, EmotionBankConfig
 from ..emotion.prior_embedder import PriorEmbedder, PriorEmbedderConfig
 from ..emotion.vocabulary import LABELS
+from ..errors import MediaError
 from ..networks.conditions import FaceLocator
 from ..networks.config import VideoUNetConfig
 from ..networks.video_unet import VideoUNet
 from ..ops import DEFAULT_BUILD, Build
 
 EARS, PICTURES = ("whisper", "embedded"), ("clip", "latent")
+ANOTHER_TYPE = "load the weights as bf16 or fp32 (if they are, the file is damaged: copy or download it again)"
+"""What to do where a network answers with numbers that are not finite: half precision ends at 65504."""
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check_whole(settings: object, least: int, *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        if not _is_whole(value) or value < least:
+            raise ValueError(
+                f"{type(settings).__name__}.{name} must be a whole number of at least {least}, got {value!r}"
+            )
+
+
+def _check_finite(settings: object, *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        if not _is_finite(value):
+            raise ValueError(f"{type(settings).__name__}.{name} must be a finite number, got {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +96,17 @@ class DiceConfig:
     latent_scale: float = 0.18215
 
     def __post_init__(self) -> None:
+        _check_whole(self, 1, "speech_layers", "speech_width", "speech_hidden", "speech_frames", "speech_step")
+        _check_whole(self, 1, "window_frames")
+        _check_whole(self, 0, "speech_before")
+        _check_finite(self, "change_scale", "fps", "motion_bucket", "expression_bucket", "latent_scale")
+        for name in ("fps", "latent_scale"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"DiceConfig.{name} must be above 0, got {getattr(self, name)!r}")
+        if not self.locator_widths or not all(_is_whole(width) and width >= 1 for width in self.locator_widths):
+            raise ValueError(
+                f"DiceConfig.locator_widths must be whole numbers of at least 1, got {self.locator_widths!r}"
+            )
         for name, allowed in (("ear", EARS), ("picture", PICTURES)):
             if getattr(self, name) not in allowed:
                 found = getattr(self, name)
@@ -102,6 +141,17 @@ class DiceSampling:
     padding: int = 25
     strength: float = 1.0
 
+    def __post_init__(self) -> None:
+        _check_whole(self, 1, "steps")
+        _check_whole(self, 0, "overlap", "shift", "padding")
+        _check_finite(self, "reference_guidance", "audio_guidance", "strength")
+        if self.emotion_guidance is not None:
+            _check_finite(self, "emotion_guidance")
+        if not 0 < self.strength <= 1:
+            raise ValueError(f"DiceSampling.strength must be above 0 and at most 1, got {self.strength!r}")
+        if self.ramp_from is not None and not (len(self.ramp_from) == 3 and all(map(_is_finite, self.ramp_from))):
+            raise ValueError(f"DiceSampling.ramp_from must be three finite numbers or None, got {self.ramp_from!r}")
+
     def scales(self, part: float) -> tuple[float, float, float]:
         """At a part of the way, 0 to 1."""
         emotion = self.audio_guidance if self.emotion_guidance is None else self.emotion_guidance
@@ -114,17 +164,38 @@ class DiceSampling:
 @dataclass(frozen=True, kw_only=True)
 class DiceConditions:
     """What a clip is drawn from. ``image_1D`` the picture's CLIP embedding, ``latent_1Zhw`` its unscaled latent,
-    ``located_1Chw`` the face's features behind conv_in, ``mask_1HW`` where speech and emotion act; ``audio_TSD`` and
-    ``emotion_TSD`` tokens of every frame, ``silence_1SD`` and ``nothing_1SD`` those of no speech and no emotion."""
+    ``located_1Chw`` the face's features behind conv_in, ``mask_1HW`` where speech and emotion act; ``audio_TSD`` tokens
+    of every frame's speech, ``emotion_USD`` of the emotions that differ and, ``which_T``, the one of each frame;
+    ``silence_1SD`` and ``nothing_1SD`` those of no speech and no emotion.
+
+    What grows with a clip, ``audio_TSD``, ``emotion_USD`` and ``which_T``, lies on one device, which need not be where
+    the network computes: it is looked up a window at a time."""
 
     image_1D: Tensor
     latent_1Zhw: Tensor
     located_1Chw: Tensor
     mask_1HW: Tensor
     audio_TSD: Tensor
-    emotion_TSD: Tensor
+    emotion_USD: Tensor
+    which_T: Tensor
     silence_1SD: Tensor
     nothing_1SD: Tensor
+
+    def tokens(self, numbers_F: Tensor) -> tuple[Tensor, Tensor]:
+        """(F, S, D) of speech and of emotion in some frames, where the network computes. Numbers from the last spoken
+        frame on are padding, in which nobody speaks or feels."""
+        numbers = numbers_F.to(self.audio_TSD.device)
+        spoken = numbers < len(self.audio_TSD)
+        at = numbers.clamp_max(len(self.audio_TSD) - 1)
+
+        def chosen(rows_FSD: Tensor, none_1SD: Tensor) -> Tensor:
+            rows = rows_FSD.to(none_1SD)
+            if bool(spoken.all()):
+                return rows
+            return torch.where(spoken.to(none_1SD.device)[:, None, None], rows, none_1SD)
+
+        heard, felt = self.audio_TSD[at], self.emotion_USD[self.which_T[at]]
+        return chosen(heard, self.silence_1SD), chosen(felt, self.nothing_1SD)
 
 
 class PictureToken(nn.Module):
@@ -163,14 +234,21 @@ class DiceTalkSystem(nn.Module):
             self.unet = VideoUNet(config.unet, build)
 
     @torch.no_grad()
-    def audio_tokens(self, features_TLD: Tensor, frames: Tensor) -> Tensor:
+    def audio_tokens(self, features_RLA: Tensor, frames: Tensor) -> Tensor:
         """(F, S, D) for some frames of a recording, from its features; before and behind it is silence, features of
-        zeros."""
+        zeros. Raises ``ValueError`` for features of other sizes, or none."""
         config = self.config
+        if features_RLA.ndim != 3 or features_RLA.shape[1:] != (config.speech_layers, config.speech_width):
+            raise ValueError(
+                f"speech features must be (R, {config.speech_layers}, {config.speech_width}), got "
+                f"{tuple(features_RLA.shape)}; take those of the speech encoder that this model hears with"
+            )
+        if not len(features_RLA):
+            raise ValueError("there are no speech features, not one of the recording; give a longer recording")
         offsets = torch.arange(config.speech_frames, device=frames.device) - config.speech_before
         at = frames[:, None] * config.speech_step + offsets[None]
-        inside = (at >= 0) & (at < len(features_TLD))
-        windows = features_TLD[at.clamp(0, len(features_TLD) - 1)]
+        inside = (at >= 0) & (at < len(features_RLA))
+        windows = features_RLA[at.clamp(0, len(features_RLA) - 1)]
         return self.audio_projector(windows * inside[..., None, None].to(windows))
 
     @torch.no_grad()
@@ -191,31 +269,27 @@ class DiceTalkSystem(nn.Module):
     ) -> Tensor:
         """(T - padding + tail, Z, h, w) latents, scaled as the noise is; ``noise_TZhw`` is of the clip and its padding.
         ``tail``: frames of the padding to keep. A decoder that looks along time is given them with the last frames of
-        the clip by the authors."""
+        the clip by the authors.
+
+        Raises ``ValueError`` for what does not belong together, and ``MediaError`` with the frame where the network
+        answers with numbers that are not finite."""
+        _check_clip(given, noise_TZhw, sampling.padding)
         spoken = len(given.audio_TSD)
-        if len(noise_TZhw) != spoken + sampling.padding:
-            raise ValueError(
-                f"noise is for {len(noise_TZhw)} frames, the clip has {spoken} and {sampling.padding} of padding"
-            )
-        if len(given.emotion_TSD) not in (1, spoken):
-            raise ValueError(f"emotion is told for {len(given.emotion_TSD)} frames, the clip has {spoken}")
         config, latent = self.config, given.latent_1Zhw
         portrait = config.latent_scale * latent
-        ids = latent.new_tensor([[config.fps, config.motion_bucket, config.expression_bucket]])
-        audio = torch.cat([given.audio_TSD, given.silence_1SD.expand(sampling.padding, -1, -1)])
-        felt = given.emotion_TSD.expand(spoken, -1, -1)
-        emotion = torch.cat([felt, given.nothing_1SD.expand(sampling.padding, -1, -1)])
+        # not in half precision, which has no 29.97; the networks take it in their own type behind its waves
+        ids = torch.tensor([[config.fps, config.motion_bucket, config.expression_bucket]], device=latent.device)
 
         def predict(frames: Tensor, x: Tensor, time: Tensor, part: float) -> Tensor:
             count = len(frames)
             silent, nothing = (one.expand(count, -1, -1) for one in (given.silence_1SD, given.nothing_1SD))
             image = given.image_1D.expand(count, -1)
-            heard, felt_now = audio[frames], emotion[frames]
+            heard, felt = given.tokens(frames)
             chain = (
                 (torch.zeros_like(image), torch.zeros_like(latent), silent, nothing),
                 (image, latent, silent, nothing),
                 (image, latent, heard, nothing),
-                (image, latent, heard, felt_now),
+                (image, latent, heard, felt),
             )
             weights = chain_weights(sampling.scales(part))
             asked = [(weight, one) for weight, one in zip(weights, chain, strict=True) if weight]
@@ -237,6 +311,8 @@ class DiceTalkSystem(nn.Module):
             )
             parts = v.unflatten(0, (rows, count))
             found: Tensor = sum(weight * one.float() for (weight, _), one in zip(asked, parts, strict=True))  # type: ignore[assignment]
+            # in every window, not at the end: NaN stays, and a long clip has hours of steps to go
+            check_finite(found, "what the network draws of frame {}", ANOTHER_TYPE, frames)
             return from_change(found, x, time, portrait, config.change_scale) if config.change_scale else found
 
         found = sample_shifting(
@@ -251,3 +327,32 @@ class DiceTalkSystem(nn.Module):
             on_step=on_step,
         )
         return found[: spoken + tail]
+
+
+def check_finite(rows_N: Tensor, what: str, remedy: str, numbers_N: Tensor | None = None) -> None:
+    """Raises ``MediaError`` where one of rows (N, ...) has a number that is not finite. ``what`` they are: {} in it is
+    the number of the first such row, by ``numbers_N`` where the rows have numbers of their own."""
+    bad = ~torch.isfinite(rows_N).flatten(1).all(dim=1)
+    if not bool(bad.any()):
+        return
+    numbers = torch.arange(len(bad)) if numbers_N is None else numbers_N.cpu()
+    first = f"{int(numbers[bad.cpu()].min())} (counted from 0)"
+    raise MediaError(f"{what.format(first)} is not finite, it holds NaN or infinity; {remedy}")
+
+
+def _check_clip(given: DiceConditions, noise_TZhw: Tensor, padding: int) -> None:
+    spoken, latent = len(given.audio_TSD), given.latent_1Zhw
+    if not spoken:
+        raise ValueError("the clip has no frame to speak in: audio_TSD is empty; give a longer recording")
+    if len(noise_TZhw) != spoken + padding:
+        raise ValueError(f"noise is for {len(noise_TZhw)} frames, the clip has {spoken} and {padding} of padding")
+    if noise_TZhw.shape[1:] != latent.shape[1:]:
+        raise ValueError(
+            f"noise is {tuple(noise_TZhw.shape[1:])} a frame, the portrait's latent {tuple(latent.shape[1:])} "
+            "(channels, height, width); draw it as large as the latent"
+        )
+    if given.which_T.shape != (spoken,):
+        raise ValueError(f"emotion is told for {given.which_T.numel()} frames, the clip has {spoken}")
+    low, high = int(given.which_T.min()), int(given.which_T.max())
+    if low < 0 or high >= len(given.emotion_USD):
+        raise ValueError(f"which_T names emotions {low} to {high}, emotion_USD has {len(given.emotion_USD)} of them")

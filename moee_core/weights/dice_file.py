@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import struct
 import types
@@ -43,6 +44,9 @@ EMBEDDED_AROUND = Path(__file__).parents[1] / "assets" / "embedded.safetensors"
 DATA_LICENCE = "by its authors' paper: MEAD, HDTF, VoxCeleb2 and videos of the web, each under terms of its own"
 PRIORS = "priors.weight"
 _STORED = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32"}
+_SAID = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text"}
+_READ = (*_STORED.values(), "F64")
+"""Types of weights that mean something without scales, as a header names them."""
 
 
 # files
@@ -106,10 +110,17 @@ def inspect_dice_file(path: str | Path) -> tuple[DiceConfig, dict[str, str]]:
     try:
         config = dice_config(json.loads(metadata["config"]))
         found = {key: tuple(entry["shape"]) for key, entry in header.items()}
+        kinds = {key: str(entry["dtype"]) for key, entry in header.items()}
         expected = all_shapes(config)
     except (ArithmeticError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path.name}: its metadata cannot be used: {quote(error, 160)}") from error
     check_keys(path.name, expected, found)
+    for key, kind in kinds.items():
+        if kind not in _READ:  # as ``check_floating``, which wants the tensors themselves
+            raise CheckpointError(
+                f"{path.name}: {key!r} is of type {quote(kind, 20)}, a weight has to be of {', '.join(_READ)}; take "
+                "the file that was not quantised"
+            )
     return config, metadata
 
 
@@ -170,13 +181,13 @@ def _priors(folder: str | Path, config: DiceConfig) -> Tensor:
     return torch.stack([torch.from_numpy(known[label].mean) for label in LABELS])
 
 
-def _from_json(hint: Any, value: Any) -> Any:
+def _from_json(hint: Any, value: Any, where: str = "") -> Any:
     kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     nested = next((kind for kind in kinds if dataclasses.is_dataclass(kind)), None)
     if value is None and type(None) in kinds:
         return None
     if nested is None:
-        return tuple(value) if isinstance(value, list) else value
+        return _plain(kinds[0], value, where)
     name = getattr(nested, "__name__", str(nested))
     if not isinstance(value, dict):
         raise ValueError(f"{name} is a table of settings, got {quote(value, 40)}")
@@ -185,7 +196,24 @@ def _from_json(hint: Any, value: Any) -> Any:
     if unknown:
         raise ValueError(f"unknown setting {min(unknown)!r} in {name}; the file is from a newer version")
     make = typing.cast("Any", nested)
-    return make(**{key: _from_json(hints[key], one) for key, one in value.items()})
+    return make(**{key: _from_json(hints[key], one, f"{name}.{key}") for key, one in value.items()})
+
+
+def _plain(hint: Any, value: Any, where: str) -> Any:
+    """A setting that is no table. Text is no number even where it reads like one, and true, with which Python counts,
+    is none either."""
+    if typing.get_origin(hint) is tuple:
+        kinds = typing.get_args(hint)
+        if not isinstance(value, list) or (kinds[-1] is not Ellipsis and len(value) != len(kinds)):
+            length = "" if kinds[-1] is Ellipsis else f" of {len(kinds)}"
+            raise ValueError(f"{where} must be a list{length}, got {repr(value)[:40]}")
+        return tuple(_plain(kinds[0], one, where) for one in value)
+    allowed = (int, float) if hint is float else (hint,)
+    if not isinstance(value, allowed) or (isinstance(value, bool) and hint is not bool):
+        raise ValueError(f"{where} must be {_SAID[hint]}, got {repr(value)[:40]}")
+    if hint is float and not math.isfinite(value):
+        raise ValueError(f"{where} must be {_SAID[hint]}, got {value}")
+    return value
 
 
 def _write(
@@ -214,7 +242,20 @@ def _write(
             stream.write(struct.pack("<Q", len(text)) + text)
             for name in names:
                 stored = state[name].detach().to("cpu", dtype).contiguous()
+                _check_stored(path.name, name, state[name], stored)
                 stream.write(stored.view(-1).view(torch.uint8).numpy().data)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _check_stored(file: str, key: str, value: Tensor, stored: Tensor) -> None:
+    """Raises ``CheckpointError`` where a weight is not finite, or not any more in the type that it is stored in."""
+    if not stored.numel() or all(bool(torch.isfinite(one)) for one in stored.aminmax()):  # no copy as large as it is
+        return
+    if not all(bool(torch.isfinite(one)) for one in value.detach().aminmax()):
+        raise CheckpointError(f"{file}: {key!r} holds numbers that are not finite and cannot be saved; train it anew")
+    kind, most = str(stored.dtype).removeprefix("torch."), torch.finfo(stored.dtype).max
+    raise CheckpointError(
+        f"{file}: {key!r} holds {float(value.detach().abs().max()):.4g}, and {kind} ends at {most:.4g}; save as fp32"
+    )

@@ -358,6 +358,19 @@ def test_settings_go_through_json_and_back():
         ({"bank": 3}, "EmotionBankConfig is a table of settings"),
         ([], "DiceConfig is a table of settings"),
         ({"ear": "other"}, "DiceConfig.ear must be one of"),
+        ({"ear": 3}, "DiceConfig.ear must be a text, got 3"),
+        ({"fps": "12.5"}, "DiceConfig.fps must be a finite number, got '12.5'"),
+        ({"fps": True}, "DiceConfig.fps must be a finite number, got True"),
+        ({"fps": 0}, "DiceConfig.fps must be above 0"),
+        ({"change_scale": float("inf")}, "DiceConfig.change_scale must be a finite number, got inf"),
+        ({"window_frames": 0}, "DiceConfig.window_frames must be a whole number of at least 1"),
+        ({"window_frames": 4.5}, "DiceConfig.window_frames must be a whole number, got 4.5"),
+        ({"named_priors": 1}, "DiceConfig.named_priors must be true or false, got 1"),
+        ({"locator_widths": 4}, "DiceConfig.locator_widths must be a list, got 4"),
+        ({"locator_widths": [4, "4"]}, "DiceConfig.locator_widths must be a whole number, got '4'"),
+        ({"bank": {"tokens": "3"}}, "EmotionBankConfig.tokens must be a whole number, got '3'"),
+        ({"bank": {"head_widths": [4, 4, 4]}}, "EmotionBankConfig.head_widths must be a list of 2, got"),
+        ({"embedder": {"frames": 6.5}}, "PriorEmbedderConfig.frames must be a whole number, got 6.5"),
     ],
 )
 def test_settings_that_are_none(values: Any, message: str):
@@ -398,6 +411,69 @@ def test_a_file_that_does_not_fit_its_settings_is_refused(tmp_path: Path, system
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(CheckpointError, match="is damaged"):
         load_dice_file(path)
+
+
+READERS = (inspect_dice_file, load_dice_file, load_dice_parts)
+
+
+@pytest.mark.parametrize("every", [True, False])
+def test_whole_numbers_are_no_weights(tmp_path: Path, system: DiceTalkSystem, every: bool):
+    path = tmp_path / "dice.safetensors"
+    save_dice_file(path, system)
+    state, metadata = load_file(path), read_header(path)[1]
+    first = sorted(state)[0]
+    for kind, name in ((torch.int8, "I8"), (torch.uint8, "U8"), (torch.int64, "I64"), (torch.float8_e4m3fn, "F8_E4M3")):
+        cast = {key: value.to(kind) if every or key == first else value for key, value in state.items()}
+        save_file(cast, path, metadata=metadata)
+        for read in READERS:
+            with pytest.raises(CheckpointError, match=rf"dice\.safetensors: '{first}' is of type '{name}'.*quantised"):
+                read(path)
+    save_file({key: value.double() for key, value in state.items()}, path, metadata=metadata)
+    same(load_dice_file(path), system)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"window_frames": 0}, "window_frames must be a whole number of at least 1, got 0"),
+        ({"fps": 0}, "fps must be above 0, got 0"),
+        ({"fps": "12.5"}, "fps must be a finite number, got"),
+        ({"speech_step": 0}, "speech_step must be a whole number of at least 1, got 0"),
+        ({"latent_scale": 0}, "latent_scale must be above 0, got 0"),
+        ({"change_scale": float("inf")}, "change_scale must be a finite number, got inf"),
+    ],
+)
+def test_a_file_with_settings_that_are_none(
+    tmp_path: Path, system: DiceTalkSystem, settings: dict[str, Any], said: str
+):
+    path = tmp_path / "dice.safetensors"
+    save_dice_file(path, system)
+    metadata = read_header(path)[1]
+    told = {**json.loads(metadata["config"]), **settings}
+    save_file(load_file(path), path, metadata={**metadata, "config": json.dumps(told)})
+    for read in READERS:
+        with pytest.raises(
+            CheckpointError, match=rf"dice\.safetensors: its metadata cannot be used.*DiceConfig\.{said}"
+        ):
+            read(path)
+
+
+def test_what_half_precision_cannot_hold_is_not_stored(tmp_path: Path):
+    made = DiceTalkSystem(TINY).eval().requires_grad_(False)
+    made.bank.to_q.weight[1, 2] = -1e5
+    path = tmp_path / "dice.safetensors"
+    with pytest.raises(
+        CheckpointError, match=r"'bank\.to_q\.weight' holds 1e\+05, and float16 ends at 6\.55e\+04; save as"
+    ):
+        save_dice_file(path, made)
+    assert list(tmp_path.iterdir()) == []
+    for dtype in (torch.bfloat16, torch.float32):
+        save_dice_file(path, made, dtype=dtype)
+        assert float(load_dice_file(path).bank.to_q.weight[1, 2]) == pytest.approx(-1e5, rel=2**-8)
+    for bad in (float("nan"), float("inf")):
+        made.bank.to_q.weight[1, 2] = bad
+        with pytest.raises(CheckpointError, match=r"'bank\.to_q\.weight' holds numbers that are not finite"):
+            save_dice_file(path, made, dtype=torch.float32)
 
 
 def test_an_old_file_stays_until_the_new_one_is_whole(

@@ -258,7 +258,8 @@ def sampled(system: DiceTalkSystem, name: str, tail: int = 0) -> Tensor:
         located_1Chw=system.face_locator(given["face_mask"]),
         mask_1HW=given["face_mask"][0, :1],
         audio_TSD=given["audio_list"][:frames],
-        emotion_TSD=given["emo_list"][:frames],
+        emotion_USD=given["emo_list"][:frames],
+        which_T=torch.arange(frames),
         silence_1SD=given["uncond_audio_list"][:1],
         nothing_1SD=given["uncond_emo_list"][:1],
     )

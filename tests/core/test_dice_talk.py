@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from moee_core.diffusion.shifting import chain_weights, karras_sigmas, sample_shifting, shifted_windows
 from moee_core.emotion.bank import DiscriminationHead, EmotionBank, EmotionBankConfig
-from moee_core.errors import CheckpointError
+from moee_core.errors import CheckpointError, MediaError
 from moee_core.networks.config import VideoUNetConfig
-from moee_core.ops import Build
+from moee_core.ops import Build, plain_attention, torch_attention
 from moee_core.selfcheck import ruled
 from moee_core.systems.dice_talk import DiceConditions, DiceConfig, DiceSampling, DiceTalkSystem
 from moee_core.weights.dice_talk import FILES, OURS, dice_shapes, load_dice_talk
@@ -83,6 +84,45 @@ def test_a_prior_reads_the_bank(retrieval: bool):
             shares = np.exp(q[:, at] @ k[:, at].T / 6**0.5)
             parts.append(shares / shares.sum(1, keepdims=True) @ v[:, at])
         np.testing.assert_allclose(found[row], np.concatenate(parts, axis=1), atol=1e-9)
+
+
+def expanded(bank: EmotionBank, prior_RP: Tensor) -> Tensor:
+    """The bank's answer with all codes' tokens laid out for every prior."""
+    told = bank.code_tokens(bank.dictionary.codes.weight).flatten(0, 1).expand(len(prior_RP), -1, -1)
+    asked = bank.to_q(bank.prior_tokens(prior_RP))
+    return bank.attention(asked, bank.to_k(told), bank.to_v(told), bank.config.heads)
+
+
+@pytest.mark.parametrize("attention", [torch_attention, plain_attention])
+def test_the_bank_is_read_once_for_all_priors(attention: Any):
+    bank = EmotionBank(TINY.bank, Build(dtype=torch.float64, attention=attention)).eval()
+    prior = torch.randn(5, 6).double()
+    rows: list[int] = []
+    for layer in (bank.to_k, bank.to_v):
+        layer.register_forward_pre_hook(lambda _m, seen: rows.append(len(seen[0])))
+    found = bank(prior)
+    assert rows == [1, 1]
+    torch.testing.assert_close(found, expanded(bank, prior), rtol=1e-12, atol=1e-12)
+    made = bank.whole(prior)
+    rows.clear()
+    assert torch.equal(bank(prior, whole=made), found)
+    assert rows == []
+    wanted, given = torch.autograd.grad(expanded(bank, prior)[0].sum(), bank.to_v.weight), bank(prior)[0].sum()
+    torch.testing.assert_close(torch.autograd.grad(given, bank.to_v.weight), wanted, rtol=1e-9, atol=1e-12)
+
+
+def test_another_prior_costs_only_its_own_question():
+    bank = EmotionBank(TINY.bank, Build(device="meta")).eval()
+    found = []
+    for rows in (1, 2, 9):
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            bank(torch.zeros(rows, 6, device="meta"))
+        found.append(counter.get_total_flops())
+    size, codes = TINY.bank, TINY.bank.codes * TINY.bank.tokens
+    projected = size.prior_width * size.hidden + size.hidden**2 + size.hidden * size.tokens * size.width
+    asked = size.tokens * size.width**2 + 2 * size.tokens * codes * size.width
+    assert found[1] - found[0] == 2 * (projected + asked)
+    assert found[2] - found[0] == 8 * (found[1] - found[0])
 
 
 def test_retrieval_learns_straight_through():
@@ -236,7 +276,8 @@ def conditions(system: DiceTalkSystem, frames: int = 6) -> DiceConditions:
             located_1Chw=system.face_locator(mask.expand(3, -1, -1)[None]),
             mask_1HW=mask,
             audio_TSD=system.audio_tokens(features, torch.arange(frames)),
-            emotion_TSD=system.bank(normal(1, 6)),
+            emotion_USD=system.bank(normal(1, 6)),
+            which_T=torch.zeros(frames, dtype=torch.long),
             silence_1SD=system.silence(features),
             nothing_1SD=system.bank(torch.zeros(1, 6)),
         )
@@ -282,7 +323,7 @@ def test_emotion_has_a_scale_of_its_own():
     torch.testing.assert_close(plain, same, rtol=0, atol=1e-4)
     more = system.sample(given, noise(10), replace(FAST, emotion_guidance=9.0))
     assert (more - plain).abs().max() > 1e-2
-    felt = replace(given, emotion_TSD=given.nothing_1SD)
+    felt = replace(given, emotion_USD=given.nothing_1SD)
     nothing = [system.sample(felt, noise(10), replace(FAST, emotion_guidance=g)) for g in (6.0, 9.0)]
     torch.testing.assert_close(nothing[0], nothing[1], rtol=0, atol=1e-4)
 
@@ -291,15 +332,34 @@ def test_an_emotion_may_change_with_the_frames():
     """It is felt most where it is told: windows of four frames, and no other step carries it further."""
     system = made_up()
     given = conditions(system)
-    steady = replace(given, emotion_TSD=given.emotion_TSD.expand(6, -1, -1))
+    steady = replace(given, emotion_USD=torch.cat([given.emotion_USD, given.nothing_1SD]))
     once = replace(FAST, steps=1)
     before = system.sample(steady, noise(10), once)
-    changed = steady.emotion_TSD.clone()
-    changed[1] = given.nothing_1SD[0]
-    moved = (system.sample(replace(steady, emotion_TSD=changed), noise(10), once) - before).flatten(1).abs().mean(1)
+    changed = replace(steady, which_T=torch.tensor([0, 1, 0, 0, 0, 0]))
+    moved = (system.sample(changed, noise(10), once) - before).flatten(1).abs().mean(1)
     assert moved[1] == moved.max() > 0
     assert moved[4:].max() == 0, "the other window"
     torch.testing.assert_close(before, system.sample(given, noise(10), once), rtol=0, atol=1e-5)
+
+
+def test_tokens_of_a_window_are_those_laid_out_for_every_frame():
+    """Bit for bit, as if every frame and every frame of padding had tokens of its own."""
+    system = made_up()
+    with torch.no_grad():
+        felt = system.bank(torch.randn(2, 6, generator=torch.Generator().manual_seed(3)))
+    given = replace(conditions(system), emotion_USD=felt, which_T=torch.tensor([0, 1, 1, 0, 1, 0]))
+    silent, nothing = (one.expand(4, -1, -1) for one in (given.silence_1SD, given.nothing_1SD))
+    audio = torch.cat([given.audio_TSD, silent])
+    emotion = torch.cat([felt[given.which_T], nothing])
+    for numbers in (torch.arange(4), torch.arange(4, 8), torch.tensor([8, 9, 0, 1]), torch.tensor([6, 7, 8, 9])):
+        heard, known = given.tokens(numbers)
+        assert torch.equal(heard, audio[numbers])
+        assert torch.equal(known, emotion[numbers])
+    laid_out = replace(given, audio_TSD=audio, emotion_USD=emotion, which_T=torch.arange(10))
+    expected = system.sample(laid_out, noise(10), replace(FAST, padding=0))
+    assert torch.equal(system.sample(given, noise(10), FAST, tail=4), expected)
+    other = replace(given, which_T=torch.zeros(6, dtype=torch.long))
+    assert not torch.equal(system.sample(other, noise(10), FAST, tail=4), expected)
 
 
 def test_speech_is_heard_around_a_frame():
@@ -321,8 +381,14 @@ def test_a_clip_says_what_does_not_fit():
     given = conditions(system)
     with pytest.raises(ValueError, match="noise is for 9 frames, the clip has 6 and 4 of padding"):
         system.sample(given, noise(9), FAST)
+    with pytest.raises(ValueError, match=r"noise is \(4, 4, 5\) a frame, the portrait's latent \(4, 4, 6\)"):
+        system.sample(given, noise(10)[..., :5], FAST)
+    with pytest.raises(ValueError, match="which_T names emotions 0 to 3, emotion_USD has 1"):
+        system.sample(replace(given, which_T=torch.tensor([0, 1, 2, 3, 0, 0])), noise(10), FAST)
+    with pytest.raises(ValueError, match="no frame to speak in"):
+        system.sample(replace(given, audio_TSD=given.audio_TSD[:0], which_T=given.which_T[:0]), noise(4), FAST)
     with pytest.raises(ValueError, match="emotion is told for 2 frames, the clip has 6"):
-        system.sample(replace(given, emotion_TSD=given.emotion_TSD.expand(2, -1, -1)), noise(10), FAST)
+        system.sample(replace(given, which_T=given.which_T[:2]), noise(10), FAST)
 
     def cancel(done: int, _steps: int) -> None:
         if done == 2:
@@ -330,6 +396,86 @@ def test_a_clip_says_what_does_not_fit():
 
     with pytest.raises(KeyboardInterrupt):
         system.sample(given, noise(10), FAST, on_step=cancel)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_frame_that_is_not_finite_is_named(bad: float):
+    """The second of the second window of four, in the second of three steps, whose windows begin three before."""
+    system, calls = made_up(), []
+
+    def spoil(_module: Any, _given: Any, answer: Tensor) -> Tensor:
+        calls.append(len(answer))
+        if len(calls) == 5:
+            answer = answer.clone()
+            answer[1, 0, 0, 0] = bad
+        return answer
+
+    system.unet.register_forward_hook(spoil)
+    with pytest.raises(MediaError, match=r"frame 2 \(counted from 0\) is not finite.*as bf16 or fp32"):
+        system.sample(conditions(system), noise(10), FAST)
+    assert len(calls) == 5, "at once, not behind the last step"
+
+
+@pytest.mark.parametrize(
+    ("features", "said"),
+    [
+        (torch.zeros(0, 2, 4), "there are no speech features"),
+        (torch.zeros(9, 2, 5), r"must be \(R, 2, 4\), got \(9, 2, 5\)"),
+        (torch.zeros(9, 3, 4), r"must be \(R, 2, 4\), got \(9, 3, 4\)"),
+        (torch.zeros(9, 8), r"must be \(R, 2, 4\), got \(9, 8\)"),
+    ],
+)
+def test_features_that_do_not_fit(features: Tensor, said: str):
+    with pytest.raises(ValueError, match=said):
+        made_up().audio_tokens(features, torch.arange(2))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"padding": -3}, "padding must be a whole number of at least 0, got -3"),
+        ({"padding": 2.5}, "padding must be a whole number"),
+        ({"steps": 0}, "steps must be a whole number of at least 1, got 0"),
+        ({"steps": True}, "steps must be a whole number of at least 1, got True"),
+        ({"overlap": -1}, "overlap must be"),
+        ({"shift": -1}, "shift must be"),
+        ({"reference_guidance": float("nan")}, "reference_guidance must be a finite number, got nan"),
+        ({"audio_guidance": float("inf")}, "audio_guidance must be a finite number, got inf"),
+        ({"emotion_guidance": "6"}, "emotion_guidance must be a finite number, got '6'"),
+        ({"strength": 0.0}, "strength must be above 0 and at most 1, got 0.0"),
+        ({"strength": 1.5}, "strength must be above 0 and at most 1, got 1.5"),
+        ({"ramp_from": (1.0, 2.0)}, "ramp_from must be three finite numbers or None"),
+        ({"ramp_from": (1.0, 2.0, float("nan"))}, "ramp_from must be three finite numbers or None"),
+    ],
+)
+def test_ways_of_sampling_that_are_none(settings: dict[str, Any], said: str):
+    with pytest.raises(ValueError, match=f"DiceSampling.{said}"):
+        DiceSampling(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"window_frames": 0}, "window_frames must be a whole number of at least 1, got 0"),
+        ({"window_frames": 25.0}, "window_frames must be a whole number of at least 1, got 25.0"),
+        ({"fps": 0}, "fps must be above 0, got 0"),
+        ({"fps": -12.5}, "fps must be above 0, got -12.5"),
+        ({"fps": "12.5"}, "fps must be a finite number, got '12.5'"),
+        ({"fps": float("inf")}, "fps must be a finite number, got inf"),
+        ({"speech_step": 0}, "speech_step must be a whole number of at least 1, got 0"),
+        ({"speech_before": -1}, "speech_before must be a whole number of at least 0, got -1"),
+        ({"latent_scale": 0.0}, "latent_scale must be above 0, got 0.0"),
+        ({"latent_scale": float("nan")}, "latent_scale must be a finite number, got nan"),
+        ({"change_scale": float("inf")}, "change_scale must be a finite number, got inf"),
+        ({"change_scale": -0.1}, "change_scale must be 0 or more, got -0.1"),
+        ({"motion_bucket": float("nan")}, "motion_bucket must be a finite number, got nan"),
+        ({"locator_widths": ()}, "locator_widths must be whole numbers of at least 1"),
+        ({"locator_widths": (4, 0)}, "locator_widths must be whole numbers of at least 1"),
+    ],
+)
+def test_sizes_that_are_none(settings: dict[str, Any], said: str):
+    with pytest.raises(ValueError, match=f"DiceConfig.{said}"):
+        replace(TINY, **settings)
 
 
 # ---- the files ------------------------------------------------------------------------------------------------------

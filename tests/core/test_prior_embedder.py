@@ -74,7 +74,11 @@ class Written:
         return out
 
     def read(self, visual: np.ndarray | None, speech: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        frames = len(visual) if visual is not None else len(speech) // 2
+        if visual is not None:
+            frames = len(visual)
+        else:
+            assert speech is not None
+            frames = len(speech) // 2
         kind, absent = self.state["kind.weight"], self.state["absent.weight"]
         face = np.tile(absent[0], (frames, 1)) if visual is None else self.linear("face_in", visual)
         if speech is None:
@@ -126,10 +130,29 @@ def test_what_is_not_there_is_not_looked_at(which: int):
     other = [visual.clone(), speech.clone()]
     other[which][1] += 3
     assert torch.equal(embedder(*other, there).mean_BD, found.mean_BD)
-    alone = [visual[1:], speech[1:]]
+    alone: list[Tensor | None] = [visual[1:], speech[1:]]
     alone[which] = None
     assert torch.allclose(embedder(*alone).mean_BD, found.mean_BD[1:], atol=1e-6)
     assert not torch.allclose(embedder(visual, speech).mean_BD[1], found.mean_BD[1], atol=1e-3)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_what_is_not_looked_at_does_not_spoil_what_is_learned(which: int):
+    """NaN in a row that is not looked at: the same gradients as of zeros there."""
+    visual, speech = inputs()
+    there = torch.tensor([[True, True], [True, True]])
+    there[1, which] = False
+    found = []
+    for value in (math.nan, 0.0):
+        embedder = made().requires_grad_(True)
+        given = [visual.clone(), speech.clone()]
+        given[which][1] = value
+        embedder(*given, there).mean_BD.square().sum().backward()
+        found.append({name: one.grad for name, one in embedder.named_parameters() if one.grad is not None})
+    assert {"face_in.weight", "speech_in.weight", "layer_weights.weight"} <= found[0].keys()
+    for name, gradient in found[0].items():
+        assert torch.isfinite(gradient).all(), name
+        assert torch.equal(gradient, found[1][name]), name
 
 
 def test_absent_is_learned_or_nothing():
@@ -186,7 +209,8 @@ def test_errors_say_what_is_wrong():
         (lambda: embedder(visual, speech[..., :5]), r"\(B, M, 3, 6\), got \(2, 12, 3, 5\)"),
         (lambda: embedder(visual, speech[:, :11]), "11 speech features are not 2 for every frame"),
         (lambda: embedder(visual, speech[:, :10]), r"\(2, 6\) and \(2, 5\)"),
-        (lambda: embedder.clip(visual[0, :0], None), "no frame to embed"),
+        (lambda: embedder.clip(visual[0, :0], None), r"no frame to embed \(frames: face 0, speech none\)"),
+        (lambda: embedder.clip(visual[0], speech[0, :1]), r"no frame to embed \(frames: face 6, speech 0\)"),
     ):
         with pytest.raises(ValueError, match=said):
             asked()
