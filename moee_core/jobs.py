@@ -8,7 +8,8 @@ a kill at any moment the manifest speaks of frames that are there. The folder's 
 shapes the frames, so the same request finds its own work and never another's. ``speeds.json`` beside the jobs keeps
 how fast this machine was, for the estimate of the next one.
 
-Raises ``JobError`` for a folder that cannot be written or has been damaged.
+Raises ``JobError`` for a folder that cannot be written or has been damaged, and for frames that are no numbers, which
+are never kept: the same request would find them again for ever.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ MANIFEST, LATENTS, STEPS = "manifest.json", "latents.npy", "steps.npz"
 
 
 class JobError(MoEEError, ValueError):
-    """A job's folder cannot be used."""
+    """A job's folder cannot be used, or what is to be kept is no picture."""
 
 
 def fingerprint(parts: Iterable[object]) -> str:
@@ -94,7 +95,7 @@ class Job:
         end = self.done + len(frames_FZhw)
         if end > self.shape[0]:
             raise ValueError(f"{end} frames for a job of {self.shape[0]}")
-        self._latents[self.done : end] = frames_FZhw.detach().to("cpu", torch.float32).numpy()
+        self._latents[self.done : end] = _finite(frames_FZhw, first=self.done)
         self._latents.flush()
         self.done = end
         temporary = self.folder / f".{MANIFEST}.{os.getpid()}"
@@ -147,16 +148,18 @@ class StepJob:
 
     def add(self, done: int, latents_TZhw: Tensor) -> None:
         """The state behind ``done`` steps; it is on disk when this returns."""
+        latents = _finite(latents_TZhw)
         temporary = self.folder / f".{STEPS}.{os.getpid()}"
         with temporary.open("wb") as stream:
-            np.savez(stream, done=done, latents=latents_TZhw.detach().to("cpu", torch.float32).numpy())
+            np.savez(stream, done=done, latents=latents)
         os.replace(temporary, self.folder / STEPS)
         self.done = done
 
     def finish(self, latents_FZhw: Tensor) -> None:
         """Keep the clip, and let go of the state."""
+        latents = _finite(latents_FZhw)
         temporary = self.folder / f".{LATENTS}.{os.getpid()}.npy"
-        np.save(temporary, latents_FZhw.detach().to("cpu", torch.float32).numpy())
+        np.save(temporary, latents)
         os.replace(temporary, self.folder / LATENTS)
         (self.folder / STEPS).unlink(missing_ok=True)
         self.state = None
@@ -170,6 +173,19 @@ class StepJob:
         if latents.shape != (frames, *self.shape[1:]) or latents.dtype != np.float32:
             return None
         return torch.from_numpy(latents)
+
+
+def _finite(latents_FZhw: Tensor, first: int = 0) -> np.ndarray:
+    """float32 on the CPU. Raises ``JobError`` where any of it is no number; ``first`` is the first frame's number."""
+    latents = latents_FZhw.detach().to("cpu", torch.float32).numpy()
+    odd = np.flatnonzero(~np.isfinite(latents).all(axis=(1, 2, 3)))
+    if len(odd):
+        raise JobError(
+            f"{len(odd)} of {len(latents)} frames came out of the sampler as NaN or infinite, the first is frame "
+            f"{first + odd[0]}; they are not kept. Load the weights as bf16 or fp32 (weight_dtype), or take other "
+            "guidance, another sampler or scheduler, or leave out what patches the MODEL"
+        )
+    return latents
 
 
 def _frames_done(folder: Path, shape: tuple[int, ...]) -> int:

@@ -23,6 +23,7 @@ from .dice_host import dice_config
 from .dice_sampling import CHAIN, DiceSettings, branch, job_key, padded, sample_dice
 from .dice_sockets import CLIP_SHOWN, ClipShown, DiceEncoders, DiceEncodersSocket, DicePriorSocket
 from .emotion import problem
+from .host import CHECKPOINT
 from .sample import EMOTION_TIP, JOBS, KEEP_BYTES, KEEP_DAYS, room
 from .sockets import ClipVision, Emotion, Face, FaceOnPicture
 
@@ -110,7 +111,8 @@ def _inputs() -> list:
         Face.Input(
             "face",
             optional=True,
-            tooltip="Where the face is, from Face Points of the same picture. Without it a face is looked for.",
+            tooltip="Where the face is, from Face Points of the same picture. Without it a face is looked for, with "
+            "mediapipe or an OpenCV before 5, where one is installed.",
         ),
     ]
 
@@ -199,6 +201,11 @@ class DiceSampler(io.ComfyNode):
         return problem(emotion) or True
 
     @classmethod
+    def fingerprint_inputs(cls, **_given: object) -> str:
+        """Asked anew when a file of a prior came, went or was written."""
+        return dice.priors_stamp()
+
+    @classmethod
     def execute(
         cls,
         model: Any,
@@ -212,6 +219,11 @@ class DiceSampler(io.ComfyNode):
         face: FaceOnPicture | None = None,
     ) -> io.NodeOutput:
         config = dice_config(model)
+        if model.model_options.get(CHECKPOINT) != encoders.key:
+            raise ValueError(
+                "model and encoders are of different DICE-Talk files, which do not understand each other; connect both "
+                "outputs of one Load DICE-Talk Model"
+            )
         settings = dice_settings(encoders, sampling, seed)
         clip, waveform = clip_of(encoders, image, audio, emotion, face, mask=settings.mask, vae=vae)
         total = clip.frames + padded(clip, config.window_frames, settings)
@@ -261,6 +273,11 @@ class DiceConditioning(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, emotion: str | None = None) -> bool | str:
         return problem(emotion) or True
+
+    @classmethod
+    def fingerprint_inputs(cls, **_given: object) -> str:
+        """Asked anew when a file of a prior came, went or was written."""
+        return dice.priors_stamp()
 
     @classmethod
     def execute(

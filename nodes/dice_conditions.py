@@ -6,6 +6,7 @@ Shapes: IMAGE (B, H, W, C) in 0..1; AUDIO {"waveform": (B, C, S), "sample_rate":
 from __future__ import annotations
 
 import functools
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -24,8 +25,10 @@ from ..moee_core.emotion.stand_ins import mood
 from ..moee_core.emotion.timeline import parse_emotion
 from ..moee_core.errors import CheckpointError
 from ..moee_core.portrait.face_box import CLIP_SIDE, lanczos
-from ..moee_core.portrait.regions import FaceBounds, find_bounds
-from ..moee_core.renderer.find import start_points
+from ..moee_core.portrait.regions import NO_FINDER, FaceBounds, find_bounds, finder_installed
+from ..moee_core.renderer.detector import detected_points
+from ..moee_core.renderer.find import find_face_box
+from ..moee_core.renderer.points import FacePoints
 from ..moee_core.systems.dice_pipeline import (
     DicePicture,
     clip_frames,
@@ -38,13 +41,15 @@ from ..moee_core.systems.dice_pipeline import (
 )
 from ..moee_core.video.frames import num_frames
 from ..moee_core.weights.checkpoint import load_system
-from . import host
+from . import dice_models, host
 from .base import picture_of
 from .conditions import waveform_of
 from .dice_host import DiceClip
 from .dice_sockets import DiceEncoders, DicePrior
 from .look import expression_reader
 from .sockets import FaceOnPicture
+
+log = logging.getLogger(__name__)
 
 MEMORY = 1 << 28
 """Bytes beside the weights for the networks around the denoiser."""
@@ -105,12 +110,26 @@ def seen_portrait(encoders: DiceEncoders, image: Tensor, face: FaceOnPicture | N
             )
         bounds = FaceBounds.of_points(face.points)
     elif encoders.image_size:
-        bounds = FaceBounds.of_points(start_points(picture))  # drawn faces, which not every finder knows
+        bounds = _drawn_face(picture)
     else:
         bounds = find_bounds(picture)
     if encoders.image_size:
         return square_picture(picture, bounds, encoders.image_size)
     return whole_picture(picture, bounds.face)
+
+
+def _drawn_face(picture: np.ndarray) -> FaceBounds:
+    """Where a finder sees a face, else in the middle: not every finder knows drawn faces, and where the small model's
+    portraits have theirs."""
+    height, width = picture.shape[:2]
+    points = detected_points(picture)
+    if points is None:
+        box = find_face_box(picture)
+        if box is None:
+            why = "no face was found on this picture" if finder_installed() else NO_FINDER
+            log.warning("talking portrait: a face in the middle of the picture is assumed: %s", why)
+        points = FacePoints.template(width, height, box)
+    return FaceBounds.of_points(points)
 
 
 def _encoded(encoders: DiceEncoders, seen: DicePicture, vae: Any) -> tuple[Tensor, Tensor | None]:
@@ -178,7 +197,7 @@ def as_prior(encoders: DiceEncoders, emotion: Any) -> DicePrior:
         emotion = as_source(parse_emotion(emotion))
     if not isinstance(emotion, EmotionSource):
         raise ValueError(f"an emotion is a text, an Emotion node or a DICE-Talk Prior, got {type(emotion).__name__}")
-    return DicePrior(about=emotion.explain(), known=encoders.known, source=emotion)
+    return DicePrior(about=emotion.explain(), known=dice_models.known_priors(encoders), source=emotion)
 
 
 def prior_of_video(
@@ -192,12 +211,10 @@ def prior_of_video(
         units = read_units(expression_reader(), (picture_of(row[None]) for row in image))
     mono = None if audio is None else torch.from_numpy(resample_mono(waveform_of(audio), in_file=True))
     found = host.on_device(encoders.around, lambda net, _device: prior_of_clip(net, units, fps, _mood_ear(), mono))
-    parts = [f"{len(image)} frames" if image is not None else "", "a voice" if audio is not None else ""]
-    said = f"of {' and '.join(part for part in parts if part)}"
     prior = Prior(
         mean=found.mean_BD[0].float().cpu().numpy(),
         deviation=found.variance_BD[0].float().clamp_min(0).sqrt().cpu().numpy(),
-        about=said,
+        about=f"of {found.about}",
         licence=encoders.licence,
     )
     return drawn(prior, seed)

@@ -5,7 +5,10 @@ Raises ``CheckpointError`` for files that are something else.
 
 from __future__ import annotations
 
+import functools
 import json
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..moee_core.audio.whisper import load_whisper
-from ..moee_core.emotion.priors import Prior, prior_name, read_prior
+from ..moee_core.emotion.priors import Prior, is_prior, named_prior, read_prior
 from ..moee_core.emotion.vocabulary import LABELS
 from ..moee_core.errors import CheckpointError
 from ..moee_core.jobs import fingerprint
@@ -25,13 +28,15 @@ from ..moee_core.systems.dice_talk import DiceConfig, DiceTalkSystem
 from ..moee_core.systems.moee import make_speech_encoder
 from ..moee_core.weights.checkpoint import load_parts, state_hash
 from ..moee_core.weights.dice_file import inspect_dice_file, load_dice_parts
-from ..moee_core.weights.dice_talk import LICENCE, PUBLISHED, read_dice
+from ..moee_core.weights.dice_talk import CONVERT_ADAPTERS, LICENCE, PUBLISHED, needs_base, read_dice
 from ..moee_core.weights.dice_talk import dice_files as published_files
 from ..moee_core.weights.hub_folder import holds
 from ..moee_core.weights.rife import WIDTH, read_rife
 from . import host, models
 from .dice_host import native_dice
 from .dice_sockets import DiceEncoders
+
+log = logging.getLogger(__name__)
 
 EMBEDDED_FILE = host.EMBEDDED_FILE.with_name("dice_talk.safetensors")
 MANY = 1 << 27
@@ -58,14 +63,38 @@ def whisper_folders() -> dict[str, Path]:
 
 def prior_files() -> dict[str, Path]:
     """Name to path of every file of a prior in models/moee/dice_talk/priors."""
-    paths = [path for root in _folders(host.DICE, PRIORS) for path in sorted(root.iterdir())]
-    return {path.name: path for path in paths if path.suffix in (".npy", ".safetensors")}
+    found: dict[str, Path] = {}
+    for path in _prior_paths():
+        found.setdefault(path.name, path)
+    return dict(sorted(found.items()))
+
+
+def _prior_paths() -> Iterator[Path]:
+    """In the order in which they count: by folder, and in each ours before the authors' of the same name."""
+    for folder in _folders(host.DICE, PRIORS):
+        yield from filter(is_prior, sorted(folder.iterdir(), key=lambda one: (one.suffix != ".safetensors", one.name)))
+
+
+def priors_stamp() -> str:
+    """Changes with what the files of priors say, so that the host asks again. It is not when they were written that
+    counts: a graph that saves a prior would draw its video anew with every run."""
+    said: list[object] = []
+    for path in _prior_paths():
+        try:
+            prior = read_prior(path)
+            said += [str(path), prior.mean, prior.deviation, prior.about, prior.licence]
+        except CheckpointError as error:
+            said += [str(path), str(error)]
+    return fingerprint(said)
 
 
 def rife_files() -> dict[str, Path]:
     """Name to path of every file in models/moee/rife."""
-    paths = [path for root in _folders(host.RIFE) for path in sorted(root.iterdir())]
-    return {path.name: path for path in paths if path.suffix in (".pkl", ".pth", ".safetensors")}
+    found: dict[str, Path] = {}
+    for path in (path for root in _folders(host.RIFE) for path in sorted(root.iterdir())):
+        if path.suffix in (".pkl", ".pth", ".safetensors"):
+            found.setdefault(path.name, path)
+    return found
 
 
 def _folders(*names: str) -> list[Path]:
@@ -78,7 +107,11 @@ def new_prior_path(name: str) -> Path:
 
 
 def chosen(files: dict[str, Path], name: str, where: str) -> Path:
-    """The path of a choice. Raises ``CheckpointError`` for one that is not there any more."""
+    """The path of a choice. Raises ``CheckpointError`` for one that is not there any more, and where there is none to
+    choose, which the entry "none (put … into …)" of a list says."""
+    if name not in files and name.startswith("none ("):
+        said = name.removeprefix("none (").removesuffix(")")
+        raise CheckpointError(f"no file is chosen: {said}, refresh ComfyUI's lists (R), and choose it")
     path = files.get(name)
     if path is None or not path.exists():
         raise CheckpointError(f"{name} is not in {where}; put it there and choose it anew")
@@ -99,6 +132,19 @@ def inspect(name: str) -> None:
     path = _model_path(name)
     if path.is_file():
         inspect_dice_file(path)
+        return
+    unet = published_files(path)["unet"]
+    if _lacks_base(unet, unet.stat().st_size, unet.stat().st_mtime_ns):
+        raise CheckpointError(
+            f"{path.name}/{unet.name} holds the adapters alone, without Stable Video Diffusion's UNet; make one file "
+            f"of both, and choose that: {CONVERT_ADAPTERS}"
+        )
+
+
+@functools.lru_cache(maxsize=8)
+def _lacks_base(path: Path, _size: int, _written: int) -> bool:
+    """Kept, because the host asks every time that something is queued."""
+    return needs_base(path)
 
 
 def load(
@@ -138,24 +184,41 @@ def load(
         vae=vae,
         clip_vision=clip_vision,
         licence=licence,
-        known=known_priors(config, rest, licence),
+        own_priors=_own_priors(config, rest, licence),
         sampling=_numbers(metadata.get("sampling", "{}")),
         image_size=size,
     )
     return model, encoders, vae
 
 
-def known_priors(config: DiceConfig, state: dict[str, Tensor], licence: str) -> dict[str, Prior]:
-    """By name: the model's own, and those in models/moee/dice_talk/priors that are as wide, which go first."""
-    found: dict[str, Prior] = {}
-    if config.named_priors:
-        rows = state["priors.weight"].numpy()
-        pairs = zip(LABELS, rows, strict=True)
-        found = {label: Prior(mean=row, about=f"{label} of this model", licence=licence) for label, row in pairs}
-    for path in prior_files().values():
-        prior = read_prior(path)
-        if prior.width == config.bank.prior_width:
-            found[prior_name(path.stem)] = prior
+def _own_priors(config: DiceConfig, state: dict[str, Tensor], licence: str) -> dict[str, Prior]:
+    """By name: those in the model's file."""
+    if not config.named_priors:
+        return {}
+    pairs = zip(LABELS, state["priors.weight"].numpy(), strict=True)
+    return {label: Prior(mean=row, about=f"{label} of this model", licence=licence) for label, row in pairs}
+
+
+def known_priors(encoders: DiceEncoders) -> dict[str, Prior]:
+    """By name: the model's own, and those in models/moee/dice_talk/priors that are as wide, which go first.
+
+    Files are read whenever this is asked, for one is put there after an error has said that it is missing. One that
+    cannot be read is left out, and the log says why: it must not keep the others from being used.
+    """
+    width = encoders.config.bank.prior_width
+    found, paths = dict(encoders.own_priors), {}
+    for path in _prior_paths():
+        try:
+            name, prior = named_prior(path), read_prior(path)
+        except CheckpointError as error:
+            log.warning("talking portrait: the prior %s is left out: %s", path, error)
+            continue
+        if prior.width != width:
+            log.info("talking portrait: %s has %d numbers, this model's priors %d; left out", path, prior.width, width)
+        elif name in paths:
+            log.info("talking portrait: %s is left out, %s is the prior of %s already", path, paths[name], name)
+        else:
+            found[name], paths[name] = prior, path
     return found
 
 

@@ -7,10 +7,10 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..moee_core.emotion.priors import read_prior, write_prior
+from ..moee_core.emotion.priors import prior_name, read_prior, write_prior
 from ..moee_core.emotion.source import as_source
 from ..moee_core.emotion.timeline import parse_emotion
-from ..moee_core.emotion.vocabulary import own_name
+from ..moee_core.emotion.vocabulary import OWN, own_name, quote
 from . import dice_models as dice
 from .dice_conditions import drawn, prior_of_video
 from .dice_sockets import DiceEncoders, DiceEncodersSocket, DicePrior, DicePriorSocket
@@ -98,7 +98,17 @@ class DicePriorNode(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, source: Any = None) -> bool | str:
         asked = source if isinstance(source, dict) else {}
+        try:
+            if asked.get("source") == "file" and asked.get("file") is not None:
+                dice.chosen(dice.prior_files(), asked["file"], PLACE)
+        except ValueError as error:
+            return str(error)
         return problem(asked.get("emotion")) or True
+
+    @classmethod
+    def fingerprint_inputs(cls, **_given: object) -> str:
+        """Asked anew when a file of a prior came, went or was written."""
+        return dice.priors_stamp()
 
     @classmethod
     def execute(
@@ -110,17 +120,17 @@ class DicePriorNode(io.ComfyNode):
         image: Tensor | None = None,
         audio: dict | None = None,
     ) -> io.NodeOutput:
-        kind = source["source"]
+        kind, known = source["source"], dice.known_priors(encoders)
         if kind == "emotion":
             said = as_source(parse_emotion(source["emotion"]))
-            made = DicePrior(about=said.explain(), known=encoders.known, source=said, strength=strength)
+            made = DicePrior(about=said.explain(), known=known, source=said, strength=strength)
         else:
             asked = seed if source["draw"] == "sample" else None
             if kind == "file":
                 prior = drawn(read_prior(dice.chosen(dice.prior_files(), source["file"], PLACE)), asked)
             else:
                 prior = prior_of_video(encoders, image, float(source["fps"]), audio, asked)
-            made = DicePrior(about=prior.about, known=encoders.known, prior=prior, strength=strength)
+            made = DicePrior(about=prior.about, known=known, prior=prior, strength=strength)
         licence = made.prior.licence if made.prior is not None else encoders.licence
         more = f" x {strength:g}" if strength != 1 else ""
         return io.NodeOutput(made, f"{made.about}{more} ({licence})")
@@ -146,13 +156,25 @@ class SaveDicePrior(io.ComfyNode):
     def validate_inputs(cls, name: str | None = None) -> bool | str:
         try:
             if name is not None:
-                own_name(name)
+                _stem(name)
         except ValueError as error:
             return str(error)
         return True
 
     @classmethod
     def execute(cls, prior: DicePrior, name: str) -> io.NodeOutput:
-        path = dice.new_prior_path(own_name(name).removeprefix("@"))
+        path = dice.new_prior_path(_stem(name))
         write_prior(path, prior.held())
         return io.NodeOutput(prior, str(path))
+
+
+def _stem(name: str) -> str:
+    """What a prior's file is called, so that @name calls it. Raises ``ValueError`` for a name that means an emotion."""
+    stem = own_name(name).removeprefix(OWN)
+    label = prior_name(stem)
+    if not label.startswith(OWN):
+        raise ValueError(
+            f"{quote(name)} means the emotion {label}: the file would take the place of the model's own, and "
+            f"{OWN}{stem} would call nothing. Choose another name, such as my_{stem}"
+        )
+    return stem

@@ -17,8 +17,9 @@ from ..moee_core.diffusion.shifting import chain_weights
 from ..moee_core.jobs import StepJob, fingerprint
 from ..moee_core.systems.dice_pipeline import dice_noise, frames_behind
 from ..moee_core.systems.dice_talk import DiceSampling
+from .contents import model_contents
 from .dice_host import FRAMES, READ, DiceClip, DiceRead, dice_config
-from .sampling import model_contents
+from .guidance import is_told, say_what_is_left_out, told
 from .windows import HANDLER, ShiftedWindows, shifted
 
 RESUMED = ("euler", "heun", "dpm_2", "ddim")
@@ -57,21 +58,35 @@ def branch(clip: DiceClip, padding: int, knows: tuple[bool, bool, bool]) -> list
 
 
 class ChainGuider(comfy.samplers.CFGGuider):
-    """v_0 + sum_i s_i (v_i - v_{i-1}) over ``CHAIN``; a branch that weighs nothing is not computed."""
+    """v_0 + sum_i s_i (v_i - v_{i-1}) over ``CHAIN``; a branch that weighs nothing is not computed, unless
+    functions behind guidance are told of it."""
 
     def set_chain(self, clip: DiceClip, padding: int, weights: tuple[float, ...]) -> None:
-        self.asked = {f"moee_{at}": weight for at, weight in enumerate(weights) if weight}
-        self.inner_set_conds({name: branch(clip, padding, CHAIN[int(name[5:])]) for name in self.asked})
+        self.weights = weights
+        self.inner_set_conds({f"moee_{at}": branch(clip, padding, knows) for at, knows in enumerate(CHAIN)})
 
     def predict_noise(
         self, x: Tensor, timestep: Tensor, model_options: dict | None = None, seed: int | None = None
     ) -> Tensor:
-        conds = [self.conds[name] for name in self.asked]
-        out = comfy.samplers.calc_cond_batch(self.inner_model, conds, x, timestep, model_options or {})
+        options = model_options or {}
+        last = len(self.weights) - 1
+        needed = {0, last} if is_told(options) else set()
+        asked = [at for at, weight in enumerate(self.weights) if weight or at in needed]
+        conds = [self.conds[f"moee_{at}"] for at in asked]
+        out = comfy.samplers.calc_cond_batch(self.inner_model, conds, x, timestep, options)
         total = torch.zeros_like(out[0])
-        for weight, one in zip(self.asked.values(), out, strict=True):
-            total.add_(one, alpha=weight)
-        return total
+        for at, one in zip(asked, out, strict=True):
+            total.add_(one, alpha=self.weights[at])
+        return told(
+            total,
+            x,
+            timestep,
+            self.inner_model,
+            options,
+            scale=self.weights[last],
+            everything=(conds[-1], out[-1]),
+            nothing=(conds[0], out[0]),
+        )
 
 
 def padded(clip: DiceClip, window: int, settings: DiceSettings) -> int:
@@ -84,11 +99,7 @@ def job_key(model: Any, encoders_key: str, clip: DiceClip, settings: DiceSetting
     """Everything that shapes the frames."""
     said = [clip.image_1D, clip.latent_1Zhw, clip.located_1Chw, clip.audio_TKD, clip.emotion_UKD, clip.emotion_T]
     masked = clip.mask_1HW if clip.mask_1HW is not None else "no mask"
-    handler = model.model_options.get(HANDLER)
-    windows = [type(handler).__name__]
-    if isinstance(handler, ShiftedWindows):
-        windows += [str(handler.context_length), str(handler.shift), str(handler.context_overlap)]
-    contents = [*model_contents(model, settings.scheduler, settings.steps), *windows]
+    contents = model_contents(model, settings.scheduler, settings.steps)
     return fingerprint([*contents, encoders_key, *said, masked, sorted(asdict(settings).items())])
 
 
@@ -117,9 +128,13 @@ def sample_dice(
     config = dice_config(model)
     padding = padded(clip, config.window_frames, settings)
     total = clip.frames + padding
-    if HANDLER not in model.model_options:
+    handler = model.model_options.get(HANDLER)
+    if handler is None:
         model = shifted(model, config.window_frames, settings.shift, settings.overlap)
+    elif isinstance(handler, ShiftedWindows):  # a handler of this run's own: the MODEL's belongs to other nodes too
+        model = shifted(model, handler.context_length, handler.shift, handler.context_overlap)
     handler = model.model_options[HANDLER]
+    say_what_is_left_out(model.model_options)
     sigmas = comfy.samplers.calculate_sigmas(
         model.get_model_object("model_sampling"), settings.scheduler, settings.steps
     )

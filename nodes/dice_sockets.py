@@ -30,7 +30,8 @@ CLIP_SHOWN = "moee_clip"
 @dataclass(frozen=True, kw_only=True)
 class DiceEncoders:
     """The networks around the denoiser. ``around`` is a patcher of ``DiceTalkSystem(whole=False)``; ``ear`` hears with
-    Whisper, or is a patcher of the small model's speech encoder; ``known`` are the priors by name."""
+    Whisper, or is a patcher of the small model's speech encoder; ``own_priors`` are those in the model's file by name,
+    to which ``dice_models.known_priors`` adds the files beside it whenever an emotion is asked for."""
 
     config: DiceConfig
     key: str
@@ -39,7 +40,7 @@ class DiceEncoders:
     vae: Any
     clip_vision: Any
     licence: str
-    known: Mapping[str, Prior]
+    own_priors: Mapping[str, Prior]
     sampling: dict[str, float] = field(default_factory=dict)
     image_size: int = 0
     """Pixels of a square portrait; 0 animates pictures of any shape."""
@@ -81,10 +82,12 @@ class DicePrior:
                 "this emotion changes over time or is heard in the voice, a file holds one prior; save a single "
                 "emotion or blend"
             )
-        known = [prior.licence for prior in self.known.values()] if self.prior is None else [self.prior.licence]
+        priors = self.known.values() if self.prior is None else [self.prior]
+        # a file that was saved so is among them the next time, and must not make its own licence longer
+        licences = {part for prior in priors for part in prior.licence.split("; ")}
         deviation = None if self.prior is None or self.strength != 1 else self.prior.deviation
         mean = self.rows(1, 25.0)[0]
-        return Prior(mean=mean, deviation=deviation, about=self.about, licence="; ".join(sorted(set(known))))
+        return Prior(mean=mean, deviation=deviation, about=self.about, licence="; ".join(sorted(licences)))
 
 
 @dataclass(frozen=True, kw_only=True)

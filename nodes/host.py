@@ -190,12 +190,6 @@ def _add_own(clone: Any, expert: ExpertFile, strength: float) -> None:
     clone.set_additional_models(OWN, [patcher for patcher, _ in loaded.values()])
 
 
-def own_experts(model: Any) -> dict[str, str]:
-    """@name -> content of the experts of one's own that a MODEL has."""
-    loaded = model.model_options.get("transformer_options", {}).get(OWN, {})
-    return {name: content for name, (_, content) in loaded.items()}
-
-
 def checkpoint_path(name: str) -> str:
     return str(EMBEDDED_FILE) if name == EMBEDDED else folder_paths.get_full_path_or_raise(FOLDER, name)
 

@@ -37,7 +37,7 @@ class EncodePortrait(io.ComfyNode):
                     "face",
                     optional=True,
                     tooltip="Hallo base: where the face is, from Face Points of the same picture. Without it a face is "
-                    "looked for.",
+                    "looked for, with mediapipe or an OpenCV before 5, where one is installed.",
                 ),
                 InsightFace.Input(
                     "insightface",

@@ -6,7 +6,7 @@ Shapes: F frames of a window; noise and latents (F, Z, h, w).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -20,7 +20,9 @@ from torch import Tensor
 from ..moee_core.diffusion.sampler import Reuse, Savings, frame_noise, guided_in_silence, spoken_passes
 from ..moee_core.jobs import Job, fingerprint, keep_speed
 from .conditions import conditioning
-from .host import CHECKPOINT, DEEP, own_experts
+from .contents import model_contents
+from .guidance import is_told, say_what_is_left_out, told
+from .host import CHECKPOINT, DEEP
 from .sockets import AnyEncoders, EmotionTrack, PortraitCondition, SpeechFeatures
 
 NO_SAVINGS = Savings()
@@ -47,16 +49,23 @@ class Settings:
 
 
 class ConditionGuider(comfy.samplers.CFGGuider):
-    """Guidance with a scale per condition (``guided_in_silence``); a scale of 1 costs nothing. Made anew for every
-    window."""
+    """Guidance with a scale per condition (``guided_in_silence``); a scale of 1 costs nothing, where nobody is told of
+    the branch that knows nothing. Made anew for every window."""
 
     def set_conditions(
-        self, conditions: dict[str, list], *, emotion: float, audio: float, savings: Savings = NO_SAVINGS
+        self,
+        conditions: dict[str, list],
+        *,
+        emotion: float,
+        audio: float,
+        savings: Savings = NO_SAVINGS,
+        sampler_name: str = "",
     ) -> None:
         self.emotion, self.audio, self.savings = emotion, audio, savings
         self.reuse = Reuse(savings.reuse)
         self.passes = spoken_passes(emotion, audio)
-        self.inner_set_conds({"positive" if name == "full" else name: conditions[name] for name in self.passes})
+        names = [*self.passes, *(["negative"] if is_told(self.model_options, sampler_name) else [])]
+        self.inner_set_conds({"positive" if name == "full" else name: conditions[name] for name in names})
 
     def predict_noise(
         self, x: Tensor, timestep: Tensor, model_options: dict | None = None, seed: int | None = None
@@ -64,13 +73,24 @@ class ConditionGuider(comfy.samplers.CFGGuider):
         passes, scales = self.passes, {"emotion": self.emotion, "audio": self.audio}
         if not self.savings.guides(self._time(timestep)):
             passes, scales = ("full",), {"emotion": 1.0, "audio": 1.0}
-        conds = [self.conds["positive" if name == "full" else name] for name in passes]
         options = dict(model_options or {})
+        if is_told(options) and "negative" in self.conds and "negative" not in passes:
+            passes = (*passes, "negative")
+        conds = [self.conds["positive" if name == "full" else name] for name in passes]
         self.reuse.begin()
         if self.savings.reuse > 1 and options.get("context_handler") is None:  # whose windows are calls of one shape
             options["transformer_options"] = {**options.get("transformer_options", {}), DEEP: self.reuse}
         out = comfy.samplers.calc_cond_batch(self.inner_model, conds, x, timestep, options)
-        return guided_in_silence(dict(zip(passes, out, strict=True)), **scales)
+        return told(
+            guided_in_silence(dict(zip(passes, out, strict=True)), **scales),
+            x,
+            timestep,
+            self.inner_model,
+            model_options or {},  # without what is kept of deep layers: a function may ask the network for more
+            scale=scales["audio"],
+            everything=(conds[0], out[0]),
+            nothing=(conds[-1], out[-1]),
+        )
 
     def _time(self, sigma_N: Tensor) -> Tensor:
         """(1,) the time-step 0..999 of the host's sigmas; not looked up where nobody asks."""
@@ -85,30 +105,6 @@ def job_key(
     """Everything that shapes the frames: weights and their patches, inputs, settings."""
     weights = model_contents(model, settings.scheduler, settings.steps)
     return fingerprint([*weights, portrait.key, speech.key, emotion.key, sorted(asdict(settings).items())])
-
-
-def model_contents(model: Any, scheduler: str, steps: int) -> list[object]:
-    """Weights and their patches, the type they are computed in, and the noise levels."""
-    weights: list[object] = [str(model.model_options.get(CHECKPOINT, "")), *_contents(sorted(model.patches.items()))]
-    weights += [part for pair in sorted(own_experts(model).items()) for part in pair]
-    sampling = model.get_model_object("model_sampling")
-    weights += [str(model.model.get_dtype()), type(sampling).__name__, str("context_handler" in model.model_options)]
-    return [*weights, comfy.samplers.calculate_sigmas(sampling, scheduler, steps).cpu()]
-
-
-def _contents(value: object) -> Iterator[object]:
-    """The tensors, numbers and texts inside a patch, whatever the host wraps them in. Its random ids stay out: the
-    same LoRA must give the same key after a restart."""
-    if isinstance(value, Tensor | int | float | str):
-        yield value
-    elif isinstance(value, dict):
-        yield from _contents(sorted(value.items(), key=lambda item: str(item[0])))
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _contents(item)
-    elif hasattr(value, "weights"):  # the host's adapters: LoRA, LoHa, ...
-        yield type(value).__name__
-        yield from _contents(value.weights)
 
 
 def machine(model: Any) -> str:
@@ -141,6 +137,7 @@ def sample_clip(
         model.get_model_object("model_sampling"), settings.scheduler, settings.steps
     )
     shape = (unet.latent_channels, portrait.latent.shape[-2], portrait.latent.shape[-1])
+    say_what_is_left_out(model.model_options)
     preview(job.done, total, None)
     while not job.finished:
         start, began = job.done, time.monotonic()
@@ -152,7 +149,11 @@ def sample_clip(
         )
         guider = ConditionGuider(model)
         guider.set_conditions(
-            conditions, emotion=settings.emotion_guidance, audio=settings.audio_guidance, savings=settings.savings
+            conditions,
+            emotion=settings.emotion_guidance,
+            audio=settings.audio_guidance,
+            savings=settings.savings,
+            sampler_name=settings.sampler_name,
         )
         noise = frame_noise(settings.seed, start, window, shape, settings.noise_sharing)
         steps = len(sigmas) - 1

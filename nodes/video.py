@@ -11,6 +11,7 @@ import comfy.model_management as mm
 import comfy.utils
 import folder_paths
 import numpy as np
+import torch
 from comfy_api.latest import InputImpl, io, ui
 from torch import Tensor
 
@@ -112,10 +113,26 @@ def _of_clip(latent: dict, fps: float, factor: int) -> tuple[Tensor, int]:
 
 def _decoded(vae: Any, samples: Tensor) -> Iterator[np.ndarray]:
     """(H, W, 3) uint8, decoded a few at a time."""
-    for part in samples.split(DECODED_AT_ONCE):
+    for at, part in enumerate(samples.split(DECODED_AT_ONCE)):
         mm.throw_exception_if_processing_interrupted()
-        pictures = vae.decode(part.float())
-        yield from (pictures[..., :3].float().cpu().clamp(0, 1) * 255).round().byte().numpy()
+        pictures = vae.decode(part.float())[..., :3].float().cpu()
+        for number, picture in enumerate(pictures, at * DECODED_AT_ONCE):
+            if not bool(torch.isfinite(picture).all()):
+                raise ValueError(_black(number, bool(torch.isfinite(part).all())))
+        yield from (pictures.clamp(0, 1) * 255).round().byte().numpy()
+
+
+def _black(frame: int, sound: bool) -> str:
+    """Why a frame would be black. ``sound``: the latents hold numbers."""
+    if sound:
+        return (
+            f"the VAE makes NaN or infinite values of frame {frame}; connect the VAE of the same checkpoint, or let it "
+            "compute in fp32 (start ComfyUI with --fp32-vae) or bf16"
+        )
+    return (
+        f"the latent of frame {frame} holds NaN or infinite values, so there is no picture in it; load the model's "
+        "weights as bf16 or fp32 (weight_dtype) and sample again"
+    )
 
 
 def _doubled(pictures: Iterator[np.ndarray], interpolation: Any) -> Iterator[np.ndarray]:
@@ -145,6 +162,14 @@ class LoadRIFE(io.ComfyNode):
             ],
             outputs=[Interpolation.Output(display_name="interpolation")],
         )
+
+    @classmethod
+    def validate_inputs(cls, file: str) -> bool | str:
+        try:
+            dice.chosen(dice.rife_files(), file, "models/moee/rife")
+        except ValueError as error:
+            return str(error)
+        return True
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:

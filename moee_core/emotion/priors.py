@@ -135,7 +135,7 @@ def _mixed(weights: Mapping[str, NDArray[np.float64]], known: Mapping[str, Prior
         there = ", ".join(sorted(known)) or "none"
         raise EmotionError(
             f"there is no prior of {quote(lacking[0])}{why} (there are: {there}); put {name}.npy or {name}.safetensors "
-            "beside them"
+            "into the folder of the priors (models/moee/dice_talk/priors in ComfyUI), and run it again"
         )
     if not asked:  # no frame at all
         return np.zeros((len(rest), next(iter(widths.values()), 0)), np.float32)
@@ -148,7 +148,8 @@ def _mixed(weights: Mapping[str, NDArray[np.float64]], known: Mapping[str, Prior
 
 def priors_in(folder: str | Path) -> dict[str, Prior]:
     """Label -> prior of the files of a folder, ``angry.npy`` or ``anger.safetensors``. A file that no label names is
-    one of one's own, "@smug". Other safetensors are passed over, and a ``.npy`` beside its twin as safetensors."""
+    one of one's own, "@smug". Other safetensors are passed over, files whose names begin with a dot, which systems
+    leave beside others, and a ``.npy`` beside its twin as safetensors."""
     folder = Path(folder)
     if not folder.is_dir():
         raise CheckpointError(
@@ -159,7 +160,7 @@ def priors_in(folder: str | Path) -> dict[str, Prior]:
     for path in sorted(folder.iterdir()):
         if not is_prior(path) or (path.suffix == ".npy" and is_prior(path.with_suffix(".safetensors"))):
             continue
-        name = prior_name(path.stem)
+        name = named_prior(path)
         if name in paths:
             raise CheckpointError(
                 f"{quote(path.name)} and {quote(paths[name].name)} are both priors of {name}; take one away"
@@ -181,9 +182,23 @@ def prior_name(stem: str) -> str:
     return own_name(stem) if name in COMPOUNDS else name
 
 
-def is_prior(path: str | Path) -> bool:
-    """Whether a file looks like a prior, by its name and what stands at its beginning."""
+def named_prior(path: str | Path) -> str:
+    """``prior_name`` of a file. Raises ``CheckpointError`` for a name that can be neither."""
     path = Path(path)
+    try:
+        return prior_name(path.stem)
+    except EmotionError as error:
+        raise CheckpointError(
+            f"the name of {quote(path.name)} in {quote(path.parent, 120)} is no label, and cannot be called by @name "
+            "(letters, digits and _, beginning with a letter); rename it, angry.npy or my_prior.npy, or take it away"
+        ) from error
+
+
+def is_prior(path: str | Path) -> bool:
+    """Whether a file looks like a prior, by its name and what stands at its beginning. A hidden file is none."""
+    path = Path(path)
+    if path.name.startswith("."):
+        return False
     if path.suffix == ".npy" and path.is_file():
         return True
     if path.suffix != ".safetensors" or not path.is_file():

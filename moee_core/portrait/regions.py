@@ -16,12 +16,13 @@ a step of 1/255 in what the network reads. They stretch any picture to a square 
 keeps its shape, with 64 cells along its shorter side: a square one gives their numbers.
 
 The bounds come from a mesh of MediaPipe's, from named points or from a box. Raises ``PointsError`` for bounds that are
-not inside the picture, and where no face is found.
+not inside the picture, where no face is found, and where nothing is installed that could find one.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -30,8 +31,8 @@ from torch import Tensor
 from ..networks.masked_audio import SpeechRegions
 from ..renderer import names
 from ..renderer.check import PointsError
-from ..renderer.detector import detected_points
-from ..renderer.find import find_face_box
+from ..renderer.detector import DetectorError, MediaPipeMesh, detected_points
+from ..renderer.find import CASCADE, find_face_box
 from ..renderer.mesh import check_mesh
 from ..renderer.points import Box, FacePoints
 
@@ -50,6 +51,10 @@ FACE_BLUR, LIPS_BLUR = 51, 31
 """Cells of the grid that are blurred over."""
 COEFFICIENT_BITS = 22
 """Of a weight when an 8-bit picture is resized."""
+NO_FINDER = (
+    "nothing that finds faces is installed (OpenCV 5 has no finder any more): mark the face (connect Face Points of "
+    "the same picture in ComfyUI), or install an opencv-python before 5, or mediapipe, such as 0.10.21"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,18 +109,41 @@ class FaceBounds:
 def find_bounds(picture: np.ndarray) -> FaceBounds:
     """Of the largest face on a picture, by the landmark detector that is installed, else by OpenCV's cascade.
 
-    Raises ``PointsError`` where none is found: a face in the wrong place would speak with its forehead.
+    Raises ``PointsError`` where none is found: a face in the wrong place would speak with its forehead. The picture is
+    not blamed where there is nothing that could have found one.
     """
-    points = detected_points(picture)
-    if points is not None:
-        return FaceBounds.of_points(points)
-    box = find_face_box(picture)
-    if box is None:
+    found = seen_bounds(picture)
+    if found is None and not finder_installed():
+        raise PointsError(NO_FINDER)
+    if found is None:
         raise PointsError(
             "no face was found on this picture; mark it (Face Points in ComfyUI), or take one from the front that "
             "fills half of the picture"
         )
-    return FaceBounds.of_box(picture.shape[1], picture.shape[0], box)
+    return found
+
+
+def seen_bounds(picture: np.ndarray) -> FaceBounds | None:
+    """As ``find_bounds``, None where no face is found for whatever reason."""
+    points = detected_points(picture)
+    if points is not None:
+        return FaceBounds.of_points(points)
+    box = find_face_box(picture)
+    return None if box is None else FaceBounds.of_box(picture.shape[1], picture.shape[0], box)
+
+
+def finder_installed() -> bool:
+    """Whether there is anything that could find a face: a landmark detector that starts, or OpenCV's cascade."""
+    import cv2
+
+    folder = getattr(getattr(cv2, "data", None), "haarcascades", "")
+    if hasattr(cv2, "CascadeClassifier") and (Path(folder) / CASCADE).is_file():
+        return True
+    try:
+        MediaPipeMesh(video=False).close()
+    except DetectorError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -138,7 +138,9 @@ def _inspect_other(path: Path, metadata: dict[str, str], *, as_json: bool) -> in
     if kind.name in ("hallo", "autoencoder"):
         rows["then"] = "python -m moee_core convert NET AUTOENCODER -o models/moee/hallo.safetensors"
     elif kind.name in DICE_PARTS:
-        rows["then"] = "python -m moee_core convert FOLDER -o models/moee/dice_talk.safetensors"
+        from .dice_talk import CONVERT, CONVERT_ADAPTERS
+
+        rows["then"] = CONVERT_ADAPTERS if kind.name == "dice_adapters" else CONVERT
     return _table(rows)
 
 
@@ -311,12 +313,12 @@ def _convert_dice(options: argparse.Namespace, output: Path, named: Files, lying
 
 def _folder_of_priors(paths: Sequence[Path]) -> Path | None:
     """The folder in which there is a prior of every label."""
-    from ..emotion.priors import prior_name
+    from ..emotion.priors import named_prior
     from ..emotion.vocabulary import LABELS
 
     labels: dict[Path, set[str]] = {}
     for path in paths:
-        labels.setdefault(path.parent, set()).add(prior_name(path.stem))
+        labels.setdefault(path.parent, set()).add(named_prior(path))
     found = [folder for folder, names in labels.items() if names.issuperset(LABELS)]
     if len(found) > 1:
         raise CheckpointError(

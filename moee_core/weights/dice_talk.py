@@ -40,6 +40,11 @@ OURS = ("bank.dictionary.counts", "bank.dictionary.started")
 
 ADAPTERS = ".attn2.adapters."
 """In the names of what DICE-Talk adds to Stable Video Diffusion's UNet."""
+PLACE = "models/moee/dice_talk/dice_talk.safetensors"
+"""Where a converted file goes within ComfyUI, so that its loader lists it."""
+CONVERT = f"python -m moee_core convert FOLDER -o ComfyUI/{PLACE}"
+CONVERT_ADAPTERS = f"python -m moee_core convert FOLDER svd_xt.safetensors -o ComfyUI/{PLACE}"
+"""The command lines that make one file of the published ones."""
 
 PUBLISHED = DiceConfig()
 
@@ -92,7 +97,8 @@ def read_part(part: str, path: str | Path, config: DiceConfig, base: str | Path 
     if base is None:
         raise CheckpointError(
             f"{name} holds the adapters alone ({len(found)} tensors); give the UNet of Stable Video Diffusion XT as "
-            "base, the folder that diffusers has it in or svd_xt.safetensors"
+            f"base, the folder that diffusers has it in or svd_xt.safetensors; for ComfyUI make one file of them: "
+            f"{CONVERT_ADAPTERS}"
         )
     return state | {f"{part}.{key}": value for key, value in read_stable_video(base, config.unet).items()}
 

@@ -55,6 +55,8 @@ def dice(classes: dict[str, Any], folder: Path, part: str = "small") -> dict[str
     for name in ("MoEEDiceSampler", "MoEESampler"):
         classes[name].hidden = types.SimpleNamespace(unique_id="1")
     parts = {"small": small, "published": published, "lengths": lengths, "core": core, "resumed": resumed}
+    if part not in parts:
+        parts = vars(importlib.import_module("in_host_dice_changes"))
     return parts[part](Pack(classes, folder))
 
 
@@ -93,6 +95,10 @@ class Pack:
         off = np.abs(claps - np.arange(len(claps)) / 2).max() if len(claps) else 1.0
         rate = self.library("video.frames").video_rate(path)
         return {"frames": len(frames), "fps": rate, "size": list(frames[0][:2]), "claps": len(claps), "off": float(off)}
+
+    def server(self) -> Any:
+        """The little of the host's server that its executor touches."""
+        return sys.modules["__main__"].Server()
 
     def library(self, name: str) -> Any:
         """A module of the library as the host loaded it."""
@@ -270,8 +276,7 @@ def priors(pack: Pack, loaded: tuple, plain: Any) -> dict[str, Any]:
     path = Path(pack("MoEESaveDicePrior", prior=read, name="Smug look")[1])
     out["saved"] = [path.name, path.is_file()]
     again, _ = made("file", file=path.name, draw="mean")
-    anew = pack.load()
-    out["called"] = [away(clip(again), clip(read)), away(clip("@smug_look", anew), clip(read))]
+    out["called"] = [away(clip(again), clip(read)), away(clip("@smug_look"), clip(read))]
     changing = made("emotion", emotion="0 happy; 1 sad")[0]
     published = pack.load(PUBLISHED, ear=EAR)[1]
     out["refused"] = {
@@ -287,7 +292,7 @@ def priors(pack: Pack, loaded: tuple, plain: Any) -> dict[str, Any]:
                 image=video,
             )
         ),
-        "no such name": why(lambda: clip("@nobody", anew)),
+        "no such name": why(lambda: clip("@nobody")),
     }
     return out
 

@@ -102,7 +102,7 @@ def test_what_does_not_belong_together_is_refused(found: dict[str, Any]):
     said = {
         "ear for another model": "has a speech encoder of its own; set speech_encoder to none",
         "no ear": "choose it as speech_encoder in Load Talking Portrait Model",
-        "no face": "no face was found on this picture; mark it",
+        "no face": "Face Points",  # whether none was found, or nothing is installed that could find one
         "insightface for another model": "insightface is read by a Hallo base only",
         "no analyser": "(object) is no face analyser",
         "audio encoder for another model": "audio_encoder is read by a Hallo base only",

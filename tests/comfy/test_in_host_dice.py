@@ -129,7 +129,7 @@ def test_what_the_published_kind_lacks_is_named(published: dict[str, Any]):
         "no ear": "choose whisper-tiny as speech_encoder in Load DICE-Talk Model",
         "no vae": "connect vae: the one of Stable Video Diffusion",
         "no clip": "connect clip_vision to Load DICE-Talk Model",
-        "no face": "no face was found on this picture; mark it",
+        "no face": "Face Points",  # whether none was found, or nothing is installed that could find one
         "face of another picture": "the face was marked on a 512x512 picture, the portrait is 384x512",
         "vae of another model": "the model draws 4 channels",
     }

@@ -5,16 +5,18 @@ Tolerance: 1e-4, less than a fortieth of one step of 1/255: every rounding has t
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from moee_core.portrait.image import read_portrait
-from moee_core.portrait.regions import FaceBounds, find_bounds, fitting_size, framed, resized
+from moee_core.portrait.regions import FaceBounds, find_bounds, finder_installed, fitting_size, framed, resized
 from moee_core.renderer.check import PointsError
 from moee_core.renderer.detector import _for_pictures
 from moee_core.renderer.points import FacePoints, parse_points
@@ -114,7 +116,7 @@ def test_a_box_is_enough():
 
 
 def test_a_face_is_found_by_the_detector_that_is_there(monkeypatch: pytest.MonkeyPatch):
-    """And where there is none, or it sees nothing, a picture without a face is refused."""
+    """And where it sees nothing a picture without a face is refused."""
     picture = read_portrait(PORTRAITS / "mira.png")
     height, width = picture.shape[:2]
     points = parse_points((PORTRAITS / "mira.points.json").read_text(encoding="utf-8"), width, height)
@@ -122,10 +124,22 @@ def test_a_face_is_found_by_the_detector_that_is_there(monkeypatch: pytest.Monke
         install(patch, lambda seen: mesh_of(points) if seen.shape == picture.shape else None)
         _for_pictures.cache_clear()
         found = find_bounds(picture)
+        with pytest.raises(PointsError, match="no face was found on this picture; mark it"):
+            find_bounds(np.full((200, 200, 3), 128, np.uint8))
     _for_pictures.cache_clear()
     assert found.lips == pytest.approx(FaceBounds.of_points(points).lips, abs=6)
-    with pytest.raises(PointsError, match="no face was found on this picture; mark it"):
-        find_bounds(np.full((200, 200, 3), 128, np.uint8))
+
+
+def test_where_nothing_could_find_a_face_the_picture_is_not_blamed(monkeypatch: pytest.MonkeyPatch):
+    """OpenCV 5 has no cascade, and a landmark detector need not be installed."""
+    monkeypatch.delattr(cv2, "CascadeClassifier", raising=False)
+    monkeypatch.setitem(sys.modules, "mediapipe", None)  # as if it were not installed
+    _for_pictures.cache_clear()
+    assert not finder_installed()
+    with pytest.raises(PointsError, match=r"nothing that finds faces is installed .*Face Points.*mediapipe") as caught:
+        find_bounds(read_portrait(PORTRAITS / "mira.png"))
+    assert "no face was found" not in str(caught.value)
+    _for_pictures.cache_clear()
 
 
 def test_a_box_that_leaves_the_picture_is_shifted_back():

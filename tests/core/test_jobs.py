@@ -12,8 +12,10 @@ import torch
 
 from moee_core.jobs import (
     SPEEDS,
+    STEPS,
     Job,
     JobError,
+    StepJob,
     bytes_needed,
     fingerprint,
     keep_speed,
@@ -82,6 +84,30 @@ def test_too_many_frames_are_refused(tmp_path: Path):
     job = Job.open(tmp_path, "a", SHAPE)
     with pytest.raises(ValueError, match="11 frames for a job of 10"):
         job.add(frames(0, 11))
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_no_number_is_never_kept(tmp_path: Path, odd: float):
+    """Or the same request would be given black frames for a week."""
+    made = frames(0, 10).clone()
+    made[6, 2, 1, 1] = odd
+    job = Job.open(tmp_path, "a", SHAPE)
+    job.add(made[:4])
+    with pytest.raises(JobError, match=r"1 of 6 frames came out .* the first is frame 6; .* bf16 or fp32"):
+        job.add(made[4:])
+    assert Job.open(tmp_path, "a", SHAPE).done == 4
+    steps = StepJob.open(tmp_path, "b", SHAPE)
+    for keep in (lambda: steps.add(1, made), lambda: steps.finish(made)):
+        with pytest.raises(JobError, match=r"1 of 10 frames"):
+            keep()
+    assert StepJob.open(tmp_path, "b", SHAPE).state is None
+    assert steps.finished(10) is None
+    steps.add(2, frames(0, 10))
+    assert (tmp_path / "b" / STEPS).is_file()
+    steps.finish(frames(0, 10))
+    found = steps.finished(10)
+    assert found is not None
+    assert torch.equal(found, frames(0, 10))
 
 
 def test_the_fingerprint_knows_values_order_and_kind():

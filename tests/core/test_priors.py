@@ -314,6 +314,27 @@ def test_a_folder_of_priors(tmp_path: Path):
         priors_in(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["2nd.npy", "angry (1).npy", "2nd.safetensors"])
+def test_a_name_that_nothing_can_be_called_by_is_said_with_its_folder(tmp_path: Path, name: str):
+    path = tmp_path / name
+    if path.suffix == ".npy":
+        path.write_bytes(npy({"mu": numbers("a", 1, P)}))
+    else:
+        write_prior(path, Prior(mean=numbers("a")))
+    with pytest.raises(CheckpointError) as caught:
+        priors_in(tmp_path)
+    assert repr(name) in str(caught.value)
+    assert tmp_path.name in str(caught.value)
+    assert "rename it" in str(caught.value)
+
+
+def test_what_a_system_leaves_beside_a_file_is_no_prior(tmp_path: Path):
+    (tmp_path / "angry.npy").write_bytes(npy({"mu": numbers("a", 1, P)}))
+    (tmp_path / "._angry.npy").write_bytes(b"\0\5\x16\7")
+    write_prior(tmp_path / ".sad.safetensors", Prior(mean=numbers("a")))
+    assert set(priors_in(tmp_path)) == {"angry"}
+
+
 def test_a_folder_without_priors(tmp_path: Path):
     with pytest.raises(CheckpointError, match=r"holds no priors; put angry\.npy, contempt\.npy"):
         priors_in(tmp_path)
@@ -369,8 +390,11 @@ def test_other_names_of_a_blend():
 
 
 def test_what_a_blend_lacks_is_named():
-    with pytest.raises(EmotionError, match=r"no prior of 'fear' \(there are: happy, neutral\); put fear\.npy or"):
+    with pytest.raises(
+        EmotionError, match=r"no prior of 'fear' \(there are: happy, neutral\); put fear\.npy or"
+    ) as caught:
         blend_priors({"fear": 1.0}, known("happy", "neutral"))
+    assert "models/moee/dice_talk/priors" in str(caught.value)
     np.testing.assert_array_equal(blend_priors({"happy": 1.0}, known("happy")), numbers("happy"))
     for weight in (0.5, 1.2):
         with pytest.raises(EmotionError, match="no prior of 'neutral', from which every emotion"):

@@ -299,6 +299,7 @@ def test_adapters_are_completed_when_converted(call: Call, dice: Path, dice_size
     output = tmp_path / "dice.safetensors"
     out = call("inspect", whole)[1]
     assert "kind:         DICE-Talk's adapters" in out
+    assert "convert FOLDER svd_xt.safetensors -o ComfyUI/models/moee/dice_talk/" in out
     assert re.search(r"still needed: .*Stable Video Diffusion's UNet", out)
     code, _, err = call("convert", dice, "--config", dice_sizes, "-o", output)
     assert code == 2
