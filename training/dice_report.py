@@ -2,6 +2,7 @@
 
     python -m training.dice_report ablation CONFIG MODEL SET OUT [--seeds 3] [--people 0] [--arms …]
     python -m training.dice_report clusters CONFIG OUT [--seeds 3]
+    python -m training.dice_report strength CONFIG MODEL OUT
     python -m training.dice_report map      MODEL OUT [--people 30] [--first 770]
     python -m training.dice_report between  MODEL SET OUT [--people 0]
     python -m training.dice_report schedule MODEL SET OUT [--people 0]
@@ -10,9 +11,9 @@
 CONFIG is a training configuration of DICE-Talk, MODEL a trained file, SET an evaluation set
 (``training/evaluation_set.py``), OUT a folder. What each measures is said in ``benchmarks/dice_registration_*.md``.
 ablation: networks that carry emotion start fresh in every arm, everything else from MODEL. clusters: the embedder
-alone, trained once for each seed. map: a picture of the priors by emotion and intensity. What is finished is not
-repeated; a folder holds figures of one configuration, model and set only. Both train in one process: ``processes`` is
-for ``train.py``.
+alone, trained once for each seed; strength: that of a finished model. map: a picture of the priors by emotion and
+intensity. What is finished is not repeated; a folder holds figures of one configuration, model and set only. Training
+takes one process here: ``processes`` is for ``train.py``.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ from training.config import ConfigError, from_table, read_table, to_dict
 from training.data.clips import prepare_clips
 from training.data.dice_clips import DiceClips, prepare_dice_clips
 from training.data.motion_clips import prepare_takes
-from training.data.prior_clips import Scene, scenes_of
+from training.data.prior_clips import LEVELS, Scene, scenes_of
 from training.dice_config import DiceTrain
 from training.dice_measure import Readers, emotions_and_identity, maker, named_prior, video_prior
 from training.loop import run_stage
@@ -169,8 +170,7 @@ def clusters(options: argparse.Namespace) -> str:
     around = dice_talk.load_around(config)
     assert around.ear is not None  # load_around asked for it
     train, tune, test = (_scenes(config, around, split) for split in ("train", "tune", "test"))
-    found: dict[str, list[float]] = {name: [] for name in MODALITIES}
-    by_label: dict[str, dict[str, list[float]]] = {name: {label: [] for label in LABELS} for name in MODALITIES}
+    rows: list[dict[str, dict[str, float]]] = []
     for seed in range(1, options.seeds + 1):
         path = options.out / f"clusters-{seed}.json"
         if not path.exists():
@@ -181,16 +181,33 @@ def clusters(options: argparse.Namespace) -> str:
             system.cpu()
             _write(path, {name: strengths(system, around, test, name) for name in MODALITIES})
             (options.out / f"embedder-{seed}" / "state.pt").unlink(missing_ok=True)
-        row = json.loads(path.read_text(encoding="utf-8"))
-        for name, strength in row.items():
-            found[name].append(float(np.mean(list(strength.values()))))
-            for label, value in strength.items():
-                by_label[name][label].append(value)
+        rows.append(json.loads(path.read_text(encoding="utf-8")))
+    return strengths_table(rows)
+
+
+def strength(options: argparse.Namespace) -> str:
+    """Of a finished model's embedder, by all test takes and by those at full level alone: where levels of one emotion
+    are groups of their own, they stand apart within their label."""
+    config, system = _config(options.config), load_dice_file(options.model)
+    around, tables = dice_talk.load_around(config), []
+    test = _scenes(config, around, "test")
+    full = [scene for scene in test if scene.emotion == 0 or scene.level == LEVELS]
+    found: dict[str, Any] = {}
+    for name, scenes in (("all levels", test), ("full level", full)):
+        found[name] = {looked_at: strengths(system, around, scenes, looked_at) for looked_at in MODALITIES}
+        tables.append(f"{name}\n{strengths_table([found[name]])}")
+    _write(_folder(options.out) / "strength.json", found)
+    return "".join(tables)
+
+
+def strengths_table(rows: list[dict[str, dict[str, float]]]) -> str:
+    """Means over seeds by what is looked at, over all labels and for each."""
     lines = [f"{'':10}{'strength':>16}" + "".join(f"{label:>11}" for label in LABELS)]
-    for name, values in found.items():
-        mean, half = with_interval(values)
+    for name in MODALITIES:
+        mean, half = with_interval([float(np.mean(list(row[name].values()))) for row in rows])
         said = f"{mean:.2f}" if math.isnan(half) else f"{mean:.2f} ± {half:.2f}"
-        cells = "".join(f"{np.mean(by_label[name][label] or [math.nan]):11.2f}" for label in LABELS)
+        by_label = ([row[name][label] for row in rows if label in row[name]] for label in LABELS)
+        cells = "".join(f"{np.mean(values or [math.nan]):11.2f}" for values in by_label)
         lines.append(f"{name:10}{said:>16}{cells}")
     return "\n".join(lines) + "\n"
 
@@ -439,6 +456,7 @@ def _write(path: Path, table: dict[str, Any]) -> None:
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], str], tuple[str, ...]]] = {
     "ablation": (ablation, ("config", "model", "set", "out")),
     "clusters": (clusters, ("config", "out")),
+    "strength": (strength, ("config", "model", "out")),
     "map": (prior_map, ("model", "out")),
     "between": (between, ("model", "set", "out")),
     "schedule": (schedule, ("model", "set", "out")),
@@ -459,7 +477,7 @@ def main(arguments: list[str] | None = None) -> int:
             command.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
         if name == "map":
             command.add_argument("--first", type=int, default=770, help="number of the first person")
-        if name != "clusters":
+        if name not in ("clusters", "strength"):
             command.add_argument("--people", type=int, default=30 if name == "map" else 0)
     options = parser.parse_args(arguments)
     set_up_logging()

@@ -95,12 +95,19 @@ def test_what_is_cut_off_while_it_is_measured_is_not_trained_again(
     assert (folder / "cut" / "full-1.json").exists()
 
 
-def test_clusters_are_measured_on_test_takes(config: Path, folder: Path, capsys: pytest.CaptureFixture[str]):
+def test_clusters_are_measured_on_test_takes(
+    config: Path, model: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+):
     assert dice_report.main(["clusters", str(config), str(folder / "clusters"), "--seeds", "1"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[-3:]] == ["speech", "face", "both"]
     row = json.loads((folder / "clusters" / "clusters-1.json").read_text())
     assert all(value > 0 for strengths in row.values() for value in strengths.values())
+    told = ["strength", str(config), str(model), str(folder / "strength")]
+    assert dice_report.main(told) == 0
+    assert [line for line in capsys.readouterr().out.splitlines() if "level" in line] == ["all levels", "full level"]
+    both = json.loads((folder / "strength" / "strength.json").read_text())
+    assert both["all levels"] != both["full level"]
     few = config.with_name("few.toml")
     few.write_text(config.read_text().replace("takes = 22", "takes = 2"))
     assert dice_report.main(["clusters", str(few), str(folder / "few"), "--seeds", "1"]) == 2
