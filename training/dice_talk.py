@@ -26,6 +26,7 @@ from moee_core.weights.checkpoint import load_system
 from moee_core.weights.dice_file import EMBEDDED_AROUND, inspect_dice_file, load_dice_file, save_dice_file
 from training import parallel
 from training.config import ConfigError
+from training.data import prior_files
 from training.data.clips import prepare_clips
 from training.data.dice_clips import prepare_dice_clips
 from training.data.latents import prepare_latents
@@ -34,7 +35,7 @@ from training.data.prior_clips import Scene, scenes_of
 from training.data.prior_files import load_scenes
 from training.dice_config import STAGES, DiceTrain
 from training.loop import Stage, run_stage
-from training.run import claim, set_up_logging, settle_precision, tensorboard
+from training.run import claim, claim_files, set_up_logging, settle_precision, tensorboard
 from training.stages.dice_denoiser import denoiser_stage
 from training.stages.dice_embedder import embedder_stage, name_priors
 
@@ -56,6 +57,8 @@ def run(config: DiceTrain, stop_after: str | None = None) -> Path:
     folder = Path(config.runs) / config.name
     config = settle_precision(config, folder)
     claim(folder, config)
+    given = {"start_from": Path(config.start_from), "files": Path(config.files) / prior_files.NAME}
+    claim_files(folder, {name: path for name, path in given.items() if getattr(config, name)})
     _prepare(config, draws=bool(config.stages.denoiser.iterations) and stop_after != "embedder")
     parallel.launch(config.processes, functools.partial(_work, config, folder, stop_after))
     return folder / (f"{stop_after}.safetensors" if stop_after else "model.safetensors")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
 import logging
 import random
@@ -116,6 +117,25 @@ def claim(folder: Path, config: Any) -> None:
     path.write_text(json.dumps(to_dict(config), indent=1), encoding="utf-8")
 
 
+def claim_files(folder: Path, files: dict[str, Path]) -> None:
+    """A run goes on with the files it was begun with, wherever they are now: setting -> file. One that is not there is
+    left to who needs it."""
+    path = folder / "files.json"
+    begun = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for name, file in files.items():
+        if file.is_file():
+            digest = hashlib.sha256(file.read_bytes()).hexdigest()
+            if begun.setdefault(name, digest) != digest:
+                raise ConfigError(
+                    f"{folder} began with another `{name}`, {file} holds something else now; set it back, change "
+                    "`name`, or delete the folder"
+                )
+    for name in begun.keys() - files.keys():
+        raise ConfigError(f"{folder} began with `{name}`, which is empty now; set it back, or change `name`")
+    if begun:
+        path.write_text(json.dumps(begun, indent=1), encoding="utf-8")
+
+
 def _with_defaults(config: Any, table: dict) -> dict:
     """What an earlier version wrote, with settings that have come since at their defaults."""
     try:
@@ -124,8 +144,8 @@ def _with_defaults(config: Any, table: dict) -> dict:
         return table
 
 
-FIXED = ("seed", "data_seed", "system", "data", "takes", "files", "start_from", "fresh_emotion", "precision")
-"""What a run was begun with and is continued with, where its system has it."""
+FIXED = ("seed", "data_seed", "system", "data", "takes", "fresh_emotion", "precision")
+"""What a run was begun with and is continued with, where its system has it. Files count by their contents."""
 
 
 def _fixed(table: dict) -> dict:

@@ -26,6 +26,7 @@ from training.data.motion_clips import prepare_takes
 from training.data.prior_clips import Scene, scenes_of
 from training.data.prior_files import load_scenes
 from training.dice_config import DiceTrain
+from training.run import claim_files
 from training.stages.dice_denoiser import DenoiserTask
 from training.stages.dice_embedder import embedder_stage, name_priors
 
@@ -98,12 +99,38 @@ def test_an_embedder_needs_no_clips_and_its_run_goes_on(config: DiceTrain, folde
 def test_a_folder_is_bound_to_what_its_run_was_begun_with(config: DiceTrain, embedded: Path):
     for change, said in (
         ({"data_seed": 5}, "data_seed"),
-        ({"files": "somewhere"}, "files"),
-        ({"start_from": "before.safetensors", "fresh_emotion": True}, "fresh_emotion, start_from"),
+        ({"fresh_emotion": True, "seed": 3}, "fresh_emotion, seed"),
         ({"takes": dataclasses.replace(config.takes, takes=23)}, "takes"),
     ):
         with pytest.raises(ConfigError, match=rf"other settings \({said}\); change `name`"):
             dice_talk.run(dataclasses.replace(config, **change))
+
+
+def test_a_run_goes_on_with_its_files_wherever_they_are(tmp_path: Path):
+    first, other = tmp_path / "first.csv", tmp_path / "other.csv"
+    first.write_text("motion\n")
+    claim_files(tmp_path, {"files": first})
+    first.rename(tmp_path / "moved.csv")
+    claim_files(tmp_path, {"files": tmp_path / "moved.csv"})
+    claim_files(tmp_path, {"files": first})  # gone: said by who reads it
+    other.write_text("motion,emotion\n")
+    with pytest.raises(
+        ConfigError, match=r"began with another `files`, .*other\.csv holds something else now; set it back"
+    ):
+        claim_files(tmp_path, {"files": other})
+    with pytest.raises(ConfigError, match="began with `files`, which is empty now"):
+        claim_files(tmp_path, {})
+
+
+def test_a_run_is_not_continued_from_another_model(config: DiceTrain, embedded: Path, tmp_path: Path):
+    kept = tmp_path / "kept.safetensors"
+    kept.write_bytes(embedded.read_bytes())
+    on = dataclasses.replace(config, start_from=str(kept), runs=str(tmp_path))
+    dice_talk.run(on, "embedder")
+    other = dice_talk.start(dataclasses.replace(config, seed=9), dice_talk.load_around(config))
+    save_dice_file(kept, other, metadata={})
+    with pytest.raises(ConfigError, match="began with another `start_from`"):
+        dice_talk.run(on)
 
 
 def test_a_model_goes_on_with_other_clips_in_its_own_unit(config: DiceTrain, around: MoEESystem, tmp_path: Path):
