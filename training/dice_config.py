@@ -51,8 +51,10 @@ class EmbedderStage(StageConfig):
 @dataclass(frozen=True, kw_only=True)
 class DenoiserStage(StageConfig):
     """UNet, adapters, bank and discrimination head together: L = L_den + ``discrimination`` L_cls + ``vq`` L_vq (Eq.
-    15), where L_vq is the part of Eq. 17 that moves codes; the other part would move priors, which are given. A bank
-    whose codes are running means (``system.bank.update = "ema_reset"``) asks of ``vq`` only that it is not 0.
+    15). L_vq (Eq. 17) is the part that moves codes and, with ``code_map`` "learned", ``commitment`` times the part that
+    moves the map between priors and codes, as published. That map has an easier way to make L_vq small than good codes:
+    it sent all priors to 2 of 32. "fixed" keeps it the isometry it starts as, and the second part has nothing to move.
+    A bank whose codes are running means (``system.bank.update = "ema_reset"``) asks of ``vq`` only that it is not 0.
 
     ``prior`` "sampled" (Eq. 6) or "mean"; ``per_frame`` is how often each frame has the prior of the frames around it,
     and not the clip's. ``whole_bank``: how often a batch reads all codes, as in use, and not the nearest one. With
@@ -93,13 +95,19 @@ class DenoiserStage(StageConfig):
     per_frame: float = 0.5
     whole_bank: float = 0.5
     vq: float = 1.0
+    code_map: str = "fixed"
+    commitment: float = 0.25
     discrimination: float = 0.1
     discrimination_noise: str = "flat"
     labelled: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, allowed in (("prior", ("sampled", "mean")), ("discrimination_noise", ("flat", "snr"))):
+        for name, allowed in (
+            ("prior", ("sampled", "mean")),
+            ("code_map", ("fixed", "learned")),
+            ("discrimination_noise", ("flat", "snr")),
+        ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be {allowed[0]} or {allowed[1]}, got {getattr(self, name)!r}")
         drops = self.audio_drop + self.image_drop + self.emotion_drop + self.all_drop

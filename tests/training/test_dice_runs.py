@@ -27,7 +27,7 @@ from training.data.prior_clips import Scene, scenes_of
 from training.data.prior_files import load_scenes
 from training.dice_config import DiceTrain
 from training.run import claim_files
-from training.stages.dice_denoiser import DenoiserTask
+from training.stages.dice_denoiser import DenoiserTask, denoiser_stage
 from training.stages.dice_embedder import embedder_stage, name_priors
 
 SMOKE = Path(__file__).resolve().parents[2] / "training" / "configs" / "dice_smoke.toml"
@@ -267,6 +267,43 @@ def test_how_often_all_codes_are_read(
     for step in range(8):
         task.loss(step, task.batch(step, task.numbers(step, 1), 4), 4)
     assert asked == expected
+
+
+@pytest.mark.parametrize("code_map", ["fixed", "learned"])
+def test_commitment_moves_the_map_to_the_codes_where_it_learns(
+    code_map: str, config: DiceTrain, around: MoEESystem, embedded: Path, scenes: list[Scene]
+):
+    """Both parts of Eq. 17, by their gradients; a retrieval is straight through, so nothing else moves the map."""
+    found = {}
+    for commitment in (0.0, 0.25):
+        denoiser = dataclasses.replace(
+            config.stages.denoiser,
+            **{"code_map": code_map, "commitment": commitment, "whole_bank": 1.0},
+            **{"spatial_weight": 0.0, "discrimination": 0.0},
+        )
+        bank = dataclasses.replace(config.system.bank, update="naive")
+        changed = dataclasses.replace(
+            config,
+            system=dataclasses.replace(config.system, bank=bank),
+            stages=dataclasses.replace(config.stages, denoiser=denoiser),
+        )
+        system = dice_talk.start(changed, around)
+        prepared = prepare_clips(config.data, config.data_seed, Path(config.cache))
+        clips = prepare_dice_clips(prepared, around, system.embedder, scenes, config.seed)
+        stage = denoiser_stage(changed, system, around.autoencoder, clips)
+        loss, figures = stage.loss(0)
+        names = [name for name, _ in stage.trainable]
+        assert ("bank.to_code.weight" in names) == (code_map == "learned")
+        loss.backward()
+        gradient = system.bank.to_code.weight.grad
+        moved = 0.0 if gradient is None or "bank.to_code.weight" not in names else float(gradient.abs().max())
+        found[commitment] = figures["vq"], moved, float(system.bank.dictionary.codes.weight.grad.abs().max())  # type: ignore[union-attr]
+    assert min(found[0.0][2], found[0.25][2]) > 0, "the first part moves the codes"
+    if code_map == "fixed":
+        assert found[0.0] == found[0.25]
+    else:
+        assert found[0.25][0] == pytest.approx(1.25 * found[0.0][0], rel=1e-4)
+        assert found[0.0][1] == 0 < found[0.25][1]
 
 
 def test_noise_may_weigh_the_objective(config: DiceTrain, around: MoEESystem, embedded: Path, scenes: list[Scene]):

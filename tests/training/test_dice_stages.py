@@ -179,6 +179,7 @@ def test_bad_settings_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[st
     path = tmp_path / "bad.toml"
     for text, said in (
         ('prior = "drawn"', "prior must be sampled or mean, got 'drawn'"),
+        ('code_map = "free"', "code_map must be fixed or learned, got 'free'"),
         ("all_drop = 1.0", "leave some batches whole"),
         ("bnak = 1", "bnak"),
     ):

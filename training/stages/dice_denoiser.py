@@ -8,9 +8,9 @@ Loss (Eq. 15): L_den + lambda L_cls + L_vq. L_den is the squared error of v = (e
 each position's own unit, weighed by mouth, eyes and how much a position moves; beside it stands the absolute error of
 decoded pictures, without which one step gives the mean of all mouths that fit. L_cls (Eq. 16): cross-entropy of the
 discrimination head on the features of the middle block, for frames that show one emotion at one level. L_vq (Eq. 17)
-without its second part, which would move priors: they are given here, as the embedder is frozen. Where codes are
-running means (``update = "ema_reset"``) its first part moves nothing either, and its figure only says how near they
-are. Emotion is a prior that the frozen embedder made of the clip's own face, as a reader of pictures reads it.
+as ``training/dice_config.py`` says; where codes are running means (``update = "ema_reset"``) its first part moves
+nothing, and its figure only says how near they are. Emotion is a prior that the frozen embedder made of the clip's own
+face, as a reader of pictures reads it.
 Every random choice is a function of (seed, sample, step).
 """
 
@@ -224,8 +224,11 @@ class DenoiserTask:
         if settings.vq and system.config.bank.form == "bank":
             generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
             found = system.bank.retrieved(batch.prior, learn=True, generator=generator)
-            out["vq"] = float(found.codebook.detach())
-            total = total + settings.vq * found.codebook
+            learned = found.codebook
+            if settings.code_map == "learned":
+                learned = learned + settings.commitment * found.commitment
+            out["vq"] = float(learned.detach())
+            total = total + settings.vq * learned
         return total, out
 
     def _weight(self, batch: Batch) -> Tensor:
@@ -279,9 +282,7 @@ def denoiser_stage(config: DiceTrain, system: DiceTalkSystem, autoencoder: Autoe
 
     frozen = ["embedder.", "priors."]
     if config.stages.denoiser.vq:
-        # codes are compared with priors, which are given here. A map between them that learns as well has an easier way
-        # to make L_vq small than good codes: it sends all priors to one place (seen: two codes of 32 left in use)
-        frozen.append("bank.to_code.")
+        frozen += ["bank.to_code."] if config.stages.denoiser.code_map == "fixed" else []
         frozen += [] if system.bank.dictionary.learns_by_gradient else ["bank.dictionary."]
     named = [(name, value) for name, value in system.named_parameters() if not name.startswith(tuple(frozen))]
     return Stage(name="denoiser", module=system, trainable=named, loss=loss, settings=settings, validate=preview)
