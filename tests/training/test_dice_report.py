@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from moee_core.weights.dice_file import load_dice_file
 from training import dice_report, dice_talk
@@ -19,12 +17,7 @@ SMOKE = Path(__file__).resolve().parents[2] / "training" / "configs" / "dice_smo
 PEOPLE = 2
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
